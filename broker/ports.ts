@@ -1,0 +1,43 @@
+import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../common/wire/frame.ts';
+
+/**
+ * The origin's side of a stream log. Every call runs inside the caller's SQLite transaction, so that frame, guest
+ * cursor and window state become durable together or not at all; forwarding follows the commit.
+ */
+export interface FrameAppender {
+  /** Opens the next epoch (closing nothing) and appends its first frame, which holds the `epoch-opened` record. */
+  openEpoch(
+    stream: StreamId,
+    opening: { readonly generation: string | null; readonly reason: EpochReason },
+  ): { readonly epoch: Epoch; readonly frame: EncodedFrame };
+  /** Appends one frame to the open epoch: assigns seq, links the previous hash, encodes. */
+  append(stream: StreamId, records: readonly FrameRecord[]): EncodedFrame;
+  /** Appends the closing frame. A closed epoch takes no further frame. */
+  closeEpoch(stream: StreamId): EncodedFrame;
+  /** The open epoch and its last seq; undefined when the stream has none open. */
+  head(stream: StreamId): { readonly epoch: Epoch; readonly seq: number } | undefined;
+}
+
+export type EpochReason = 'created' | 'generation-changed' | 'moved' | 'store-lost';
+
+/** Sends what is committed. Never blocks and never throws for a broken transport: the log has the frame. */
+export interface FrameForwarder {
+  forward(frames: readonly EncodedFrame[]): void;
+}
+
+/** Where a consumer puts what it received. */
+export interface FrameSink {
+  /**
+   * Makes `frames` durable, in any order, each (stream, epoch, seq) once; resolves after the commit. What was there
+   * already is ignored.
+   */
+  store(frames: readonly EncodedFrame[]): Promise<void>;
+  /** Ranges of seq that are durably here, ascending, for each epoch of `stream`. */
+  stored(stream: StreamId): readonly StoredRange[];
+}
+
+export interface StoredRange {
+  readonly epoch: Epoch;
+  readonly fromSeq: number;
+  readonly throughSeq: number;
+}

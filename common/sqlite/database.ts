@@ -1,0 +1,79 @@
+import Sqlite from 'better-sqlite3';
+
+import { OperatingError, systemErrorCode } from '../runtime/operating-error.ts';
+
+/** The only owner of `better-sqlite3`; everyone else imports these names. */
+export type Database = Sqlite.Database;
+export type Statement<Parameters extends unknown[] = unknown[], Row = unknown> = Sqlite.Statement<
+  Parameters,
+  Row
+>;
+
+/** What a commit survives: `FULL` a power cut, `NORMAL` a crash of the process, `OFF` nothing promised. */
+export type Synchronous = 'FULL' | 'NORMAL' | 'OFF';
+
+export interface OpenDatabaseOptions {
+  readonly readonly?: boolean;
+  readonly synchronous?: Synchronous;
+  /** How long a statement waits for another connection's lock before SQLITE_BUSY. */
+  readonly busyMaxMs?: number;
+  /** Pages in the WAL after which a commit copies them into the database file. */
+  readonly walAutoCheckpointPages?: number;
+}
+
+export type DatabaseErrorCode = 'database-open' | 'database-corrupt' | 'database-newer';
+
+/** A database that can't be used; the message says what to do. */
+export class DatabaseError extends OperatingError<DatabaseErrorCode> {
+  override readonly name = 'DatabaseError';
+}
+
+const busyMaxMsDefault = 1_000;
+
+/**
+ * Opens (and unless `readonly` creates) an SQLite database in WAL mode. 64-bit integers come back as `bigint` only
+ * from statements that ask for it with `safeIntegers()`.
+ * @throws DatabaseError `database-open` when the file can't be opened or is no database.
+ */
+export function openDatabase(path: string, options: OpenDatabaseOptions = {}): Database {
+  let database: Database | undefined;
+  try {
+    database = new Sqlite(path, {
+      readonly: options.readonly ?? false,
+      timeout: options.busyMaxMs ?? busyMaxMsDefault,
+    });
+    if (options.readonly !== true) {
+      database.pragma('journal_mode = WAL');
+      database.pragma(`synchronous = ${options.synchronous ?? 'FULL'}`);
+      database.pragma('foreign_keys = ON');
+      if (options.walAutoCheckpointPages !== undefined) {
+        database.pragma(`wal_autocheckpoint = ${options.walAutoCheckpointPages}`);
+      }
+    }
+    return database;
+  } catch (cause) {
+    database?.close();
+    const code = systemErrorCode(cause);
+    const isCorrupt = code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
+    throw new DatabaseError(
+      isCorrupt ? 'database-corrupt' : 'database-open',
+      `cannot open database ${path}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    );
+  }
+}
+
+/** True for errors of a statement that another connection's lock, not the statement, brought about. */
+export function isBusy(error: unknown): boolean {
+  return systemErrorCode(error)?.startsWith('SQLITE_BUSY') === true;
+}
+
+/** True when the disk has no room or the size bound (`max_page_count`) is reached. */
+export function isDatabaseFull(error: unknown): boolean {
+  return systemErrorCode(error) === 'SQLITE_FULL';
+}
+
+/** `name` as a quoted SQL identifier; any UTF-8 text without NUL is a valid name. */
+export function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}

@@ -1,0 +1,56 @@
+declare const dataPointBrand: unique symbol;
+
+/**
+ * The name of one thing measured: `kpi/<file>/<column>`, `encrypted/<file>` or `infra/<resource>/<quantity>`.
+ * File path and column are percent-encoded as encodeURIComponent does, so that a data point has a fixed number
+ * of `/` separated segments whatever the application calls its files.
+ */
+export type DataPoint = string & { readonly [dataPointBrand]: true };
+
+/** The KPI in `column` of the file at `filePath` (relative to `unencrypted/`). */
+export function kpiDataPoint(filePath: string, column: string): DataPoint {
+  return brand(`kpi/${encodeURIComponent(filePath)}/${encodeURIComponent(column)}`);
+}
+
+/** The opaque content of the file at `filePath` (relative to `encrypted/`). */
+export function encryptedDataPoint(filePath: string): DataPoint {
+  return brand(`encrypted/${encodeURIComponent(filePath)}`);
+}
+
+/** A quantity that the host measures, with its unit in the name: `infra/cpu/usage_ratio`. */
+export function infraDataPoint(resource: string, quantity: string): DataPoint {
+  return brand(`infra/${resource}/${quantity}`);
+}
+
+const dataPointShape = /^(?:kpi\/[^/]+\/[^/]+|encrypted\/[^/]+|infra\/[a-z0-9_]+\/[a-z0-9_]+)$/;
+
+/** `text` as a data point, or undefined when it does not have the shape of one. */
+export function parseDataPoint(text: string): DataPoint | undefined {
+  return dataPointShape.test(text) ? brand(text) : undefined;
+}
+
+/**
+ * Compiles a pattern over data points: `*` stands for any run of characters within a segment, `**` as a whole
+ * segment for any number of segments; everything else stands for itself.
+ */
+export function compileDataPointPattern(pattern: string): (dataPoint: string) => boolean {
+  const source = pattern
+    .split('/')
+    .map((segment) =>
+      segment === '**' ? '\u0000' : escapeSegment(segment).replaceAll(String.raw`\*`, '[^/]*'),
+    )
+    .join('/')
+    .replaceAll('/\u0000', '(?:/.*)?')
+    .replaceAll('\u0000/', '(?:.*/)?')
+    .replaceAll('\u0000', '.*');
+  const expression = new RegExp(`^${source}$`, 'su');
+  return (dataPoint) => expression.test(dataPoint);
+}
+
+function escapeSegment(segment: string): string {
+  return segment.replaceAll(/[.*+?^${}()|[\]\\/]/g, String.raw`\$&`);
+}
+
+function brand(text: string): DataPoint {
+  return text as DataPoint;
+}
