@@ -1,0 +1,209 @@
+import { parseArgs } from 'node:util';
+
+import { z } from 'zod';
+
+import { ConfigError, exitCodeConfig, loadConfig } from '../config/load-config.ts';
+import { SystemClock, type Clock } from './clock.ts';
+import { createLog, logLevels, type Log } from './log.ts';
+import { OperatingError } from './operating-error.ts';
+import { packageVersion } from './package-root.ts';
+import { SystemRandom, type Random } from './random.ts';
+import type { Service } from './service.ts';
+
+/** What a process gives each of its parts. */
+export interface ProcessDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** One of our processes: its configuration and how it is put together. */
+export interface Program<Schema extends z.ZodType> {
+  /** `host-collector`: names the process in logs and errors. */
+  readonly name: string;
+  readonly schema: Schema;
+  /** Only constructs; work begins with `start`. */
+  build(config: z.output<Schema>, dependencies: ProcessDependencies): Service;
+}
+
+/** What a child process tells its parent, over Node's IPC channel, once `start` has resolved. */
+export const readyMessageSchema = z.strictObject({ kind: z.literal('ready') });
+
+/** EX_USAGE of the shells' convention: the command line is at fault. */
+export const exitCodeUsage = 2;
+
+/**
+ * The main of every process: `node main.js --config FILE [--check-config] [--log-level LEVEL]`.
+ *
+ *   parse -> load config -> build -> start -> "ready" to the parent -> SIGINT | SIGTERM | parent gone -> stop
+ *
+ * One signal drains, a second ends the process at once by that signal. A parent that dies counts as a signal, so that
+ * no process outlives `isobar up`. Sets `process.exitCode`: 0 after an orderly stop, 1 for a failing start or stop,
+ * 2 for a wrong command line, 78 for a wrong configuration (every problem is printed).
+ *
+ * What keeps the process for longer than 2 s after `stop` is logged, and the process ended by SIGKILL.
+ * An uncaught error is logged and ends the process by SIGKILL: a crash must not wait for a thread that is blocked in a
+ * system call, and every part recovers from kill -9 anyway.
+ */
+export async function runProcess<Schema extends z.ZodType>(
+  program: Program<Schema>,
+  commandLine: readonly string[] = process.argv.slice(2),
+): Promise<void> {
+  const options = parseCommandLine(program.name, commandLine);
+  if (options === undefined) return;
+  const log = createLog(program.name, options.logLevel);
+  let service: Service;
+  try {
+    const config = loadConfig(program.schema, options.configPath);
+    if (options.checksOnly) {
+      process.stdout.write(`${options.configPath}: ok\n`);
+      return;
+    }
+    const dependencies = { clock: new SystemClock(), random: new SystemRandom(), log };
+    service = program.build(config, dependencies);
+  } catch (error) {
+    failBeforeStart(error, log);
+    return;
+  }
+  crashOnUncaught(log);
+  await runUntilStopped(service, log);
+  endWhenLingering(log);
+}
+
+interface CommandLine {
+  readonly configPath: string;
+  readonly checksOnly: boolean;
+  readonly logLevel: (typeof logLevels)[number];
+}
+
+/** Answers --help, --version and mistakes itself; then there is nothing to run. */
+function parseCommandLine(name: string, commandLine: readonly string[]): CommandLine | undefined {
+  const usage = `usage: ${name} --config FILE [--check-config] [--log-level ${logLevels.join('|')}]`;
+  try {
+    const { values } = parseArgs({
+      args: [...commandLine],
+      options: {
+        config: { type: 'string' },
+        'check-config': { type: 'boolean', default: false },
+        'log-level': { type: 'string', default: 'info' },
+        help: { type: 'boolean', short: 'h', default: false },
+        version: { type: 'boolean', default: false },
+      },
+    });
+    if (values.help || values.version) {
+      process.stdout.write(`${values.help ? usage : packageVersion()}\n`);
+      return undefined;
+    }
+    const logLevel = logLevels.find((level) => level === values['log-level']);
+    if (values.config === undefined) throw new TypeError('--config FILE is missing');
+    if (logLevel === undefined) throw new TypeError(`unknown log level ${values['log-level']}`);
+    return { configPath: values.config, checksOnly: values['check-config'], logLevel };
+  } catch (error) {
+    process.stderr.write(`${name}: ${messageOf(error)}\n${usage}\n`);
+    process.exitCode = exitCodeUsage;
+    return undefined;
+  }
+}
+
+function failBeforeStart(error: unknown, log: Log): void {
+  if (error instanceof ConfigError) {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = exitCodeConfig;
+    return;
+  }
+  logFailure(log, 'build-failed', error);
+  process.exitCode = 1;
+}
+
+async function runUntilStopped(service: Service, log: Log): Promise<void> {
+  const stopRequested = listenForStop(log);
+  try {
+    await service.start();
+    log.info('started', { pid: process.pid });
+    process.send?.({ kind: 'ready' });
+    log.info('stopping', { because: await stopRequested.because });
+  } catch (error) {
+    logFailure(log, 'start-failed', error);
+    process.exitCode = error instanceof ConfigError ? exitCodeConfig : 1;
+  }
+  try {
+    await service.stop();
+    log.info('stopped');
+  } catch (error) {
+    logFailure(log, 'stop-failed', error);
+    process.exitCode = 1;
+  } finally {
+    stopRequested.release();
+  }
+}
+
+interface StopRequest {
+  readonly because: Promise<string>;
+  /** Lets the event loop empty: drops the IPC channel and the signal handlers. */
+  release(): void;
+}
+
+/** Resolves at the first signal or when the parent is gone; a second signal is left to the kernel's default. */
+function listenForStop(log: Log): StopRequest {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  let resolveBecause: (because: string) => void;
+  const because = new Promise<string>((resolve) => {
+    resolveBecause = resolve;
+  });
+  let signalCount = 0;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    signalCount += 1;
+    if (signalCount === 1) {
+      resolveBecause(signal);
+      return;
+    }
+    log.warn('stopping-now', { because: signal });
+    for (const each of signals) process.removeListener(each, onSignal);
+    process.kill(process.pid, signal);
+  };
+  const onDisconnect = (): void => {
+    resolveBecause('parent-gone');
+  };
+  for (const signal of signals) process.on(signal, onSignal);
+  process.once('disconnect', onDisconnect);
+  return {
+    because,
+    release: () => {
+      for (const signal of signals) process.removeListener(signal, onSignal);
+      process.removeListener('disconnect', onDisconnect);
+      if (process.connected) process.disconnect();
+    },
+  };
+}
+
+/** After `stop` nothing should keep the process; a part that does is named, and does not get its way. */
+const lingerMaxMs = 2_000;
+
+function endWhenLingering(log: Log): void {
+  new SystemClock().after(lingerMaxMs, () => {
+    log.error('lingering', { resources: process.getActiveResourcesInfo() });
+    process.kill(process.pid, 'SIGKILL');
+  });
+}
+
+function crashOnUncaught(log: Log): void {
+  const crash = (error: unknown): void => {
+    logFailure(log, 'crashed', error);
+    process.kill(process.pid, 'SIGKILL');
+  };
+  process.on('uncaughtException', crash);
+  process.on('unhandledRejection', crash);
+}
+
+/** Operating errors need no stack; a programmer error is useless without one. */
+function logFailure(log: Log, event: string, error: unknown): void {
+  if (error instanceof OperatingError) {
+    log.error(event, { code: error.code, message: error.message, ...error.context });
+    return;
+  }
+  log.error(event, { error: error instanceof Error ? (error.stack ?? error.message) : error });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,51 @@
+import { writeFileSync } from 'node:fs';
+
+import { z } from 'zod';
+
+import { OperatingError } from '../../common/runtime/operating-error.ts';
+import { runProcess } from '../../common/runtime/run-process.ts';
+
+/** A real process for tests of the life cycle; how it misbehaves is its configuration. */
+const schema = z.strictObject({
+  /** `start` fails, `stop` fails, `stop` never ends, or it crashes once running. */
+  behaviour: z
+    .enum(['good', 'fails-to-start', 'fails-to-stop', 'hangs-in-stop', 'crashes'])
+    .default('good'),
+  /** Gets a line for each step of the life cycle. */
+  tracePath: z.string(),
+});
+
+await runProcess({
+  name: 'fixture',
+  schema,
+  build: (config, { clock }) => {
+    const trace = (step: string): void => {
+      writeFileSync(config.tracePath, `${step}\n`, { flag: 'a' });
+    };
+    let cancelHeartbeat: NodeJS.Timeout | undefined;
+    return {
+      name: 'fixture',
+      start: () => {
+        trace('start');
+        if (config.behaviour === 'fails-to-start') {
+          throw new OperatingError('port-taken', 'port 1 is taken: choose another');
+        }
+        cancelHeartbeat = setInterval(() => {}, 1_000);
+        if (config.behaviour === 'crashes') {
+          clock.after(1, () => {
+            throw new Error('a bug');
+          });
+        }
+        return Promise.resolve();
+      },
+      stop: async () => {
+        trace('stop');
+        if (config.behaviour === 'fails-to-stop') {
+          throw new OperatingError('disk-full', 'disk full');
+        }
+        if (config.behaviour === 'hangs-in-stop') await new Promise(() => {});
+        clearInterval(cancelHeartbeat);
+      },
+    };
+  },
+});
