@@ -9,6 +9,7 @@ import { OperatingError } from './operating-error.ts';
 import { packageVersion } from './package-root.ts';
 import { SystemRandom, type Random } from './random.ts';
 import type { Service } from './service.ts';
+import { listenForStop } from './stop-signals.ts';
 
 /** What a process gives each of its parts. */
 export interface ProcessDependencies {
@@ -116,12 +117,14 @@ function failBeforeStart(error: unknown, log: Log): void {
 }
 
 async function runUntilStopped(service: Service, log: Log): Promise<void> {
-  const stopRequested = listenForStop(log);
+  const signals = listenForStop(new SystemClock(), (signal) => {
+    log.warn('stopping-now', { because: signal });
+  });
   try {
     await service.start();
     log.info('started', { pid: process.pid });
     process.send?.({ kind: 'ready' });
-    log.info('stopping', { because: await stopRequested.because });
+    log.info('stopping', { because: await signals.requested });
   } catch (error) {
     logFailure(log, 'start-failed', error);
     process.exitCode = error instanceof ConfigError ? exitCodeConfig : 1;
@@ -133,47 +136,8 @@ async function runUntilStopped(service: Service, log: Log): Promise<void> {
     logFailure(log, 'stop-failed', error);
     process.exitCode = 1;
   } finally {
-    stopRequested.release();
+    signals.release();
   }
-}
-
-interface StopRequest {
-  readonly because: Promise<string>;
-  /** Lets the event loop empty: drops the IPC channel and the signal handlers. */
-  release(): void;
-}
-
-/** Resolves at the first signal or when the parent is gone; a second signal is left to the kernel's default. */
-function listenForStop(log: Log): StopRequest {
-  const signals = ['SIGINT', 'SIGTERM'] as const;
-  let resolveBecause: (because: string) => void;
-  const because = new Promise<string>((resolve) => {
-    resolveBecause = resolve;
-  });
-  let signalCount = 0;
-  const onSignal = (signal: NodeJS.Signals): void => {
-    signalCount += 1;
-    if (signalCount === 1) {
-      resolveBecause(signal);
-      return;
-    }
-    log.warn('stopping-now', { because: signal });
-    for (const each of signals) process.removeListener(each, onSignal);
-    process.kill(process.pid, signal);
-  };
-  const onDisconnect = (): void => {
-    resolveBecause('parent-gone');
-  };
-  for (const signal of signals) process.on(signal, onSignal);
-  process.once('disconnect', onDisconnect);
-  return {
-    because,
-    release: () => {
-      for (const signal of signals) process.removeListener(signal, onSignal);
-      process.removeListener('disconnect', onDisconnect);
-      if (process.connected) process.disconnect();
-    },
-  };
 }
 
 /** After `stop` nothing should keep the process; a part that does is named, and does not get its way. */

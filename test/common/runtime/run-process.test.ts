@@ -73,8 +73,22 @@ describe('runProcess', () => {
     await once(process.child, 'message');
     process.child.kill('SIGINT');
     await eventually(() => process.trace().includes('stop'), { timeoutMs: 5_000 });
-    process.child.kill('SIGINT');
+    await eventually(
+      () => {
+        process.child.kill('SIGINT');
+        return process.child.signalCode !== null;
+      },
+      { timeoutMs: 5_000, pollMs: 50 },
+    );
     expect(await process.exited).toEqual([null, 'SIGINT']);
+  });
+
+  test('takes signals that come together for one: npm forwards what the terminal sent', async () => {
+    using process = run({});
+    await once(process.child, 'message');
+    for (let count = 0; count < 5; count += 1) process.child.kill('SIGINT');
+    expect(await process.exited).toEqual([0, null]);
+    expect(process.trace()).toEqual(['start', 'stop']);
   });
 
   test('stops when its parent is gone', async () => {

@@ -1,0 +1,28 @@
+import { z } from 'zod';
+
+/** Longest path of a unix socket on Linux: sun_path has 108 bytes and ends in NUL. */
+export const socketPathBytesMax = 107;
+
+/** What every control socket answers under {@link processPath}: who lives there. */
+export const processAnswerSchema = z.object({
+  name: z.string(),
+  pid: z.int().positive(),
+  startedAtUs: z.int(),
+});
+export type ProcessAnswer = z.output<typeof processAnswerSchema>;
+export const processPath = '/v1/process';
+
+/** The body of every answer with a status of 400 or above. */
+export const errorAnswerSchema = z.object({
+  error: z.object({
+    /** What programs branch on: `vm-unknown`, `revision-conflict`. */
+    code: z.string(),
+    /** What a person reads: it says what to do. */
+    message: z.string(),
+    /** Each thing wrong with a document that was sent. */
+    problems: z
+      .array(z.object({ path: z.string(), value: z.string(), rule: z.string() }))
+      .optional(),
+  }),
+});
+export type ErrorAnswer = z.output<typeof errorAnswerSchema>;
