@@ -44,9 +44,18 @@ export interface SaveRequest {
   readonly kind: 'save';
   /** null when nobody waits: a handle that is dirty at RELEASE. */
   readonly token: ReplyToken | null;
+  /** 0 for a temporary file that was renamed onto `location`. */
   readonly handle: HandleId;
   readonly file: FileId;
+  /** The table that takes the rows. */
   readonly location: FileLocation;
+  /**
+   * Where the file is now: `location.path`, or another path when it was rotated away under an open handle. null when it
+   * has no name any more (unlinked, replaced): rows only, no content is kept.
+   */
+  readonly filePath: string | null;
+  /** The file that was at `location` and ends if this succeeds: a temporary file was renamed over it. */
+  readonly replaced: FileId | null;
   readonly attributes: FileAttributes;
   readonly content: Uint8Array;
   readonly savedAtUs: number;
@@ -64,10 +73,18 @@ export interface AppendRequest {
   readonly writtenBytes: number | null;
   readonly handle: HandleId;
   readonly file: FileId;
+  /** As in a SaveRequest. */
   readonly location: FileLocation;
+  /** As in a SaveRequest. */
+  readonly filePath: string | null;
   readonly attributes: FileAttributes;
   /** The lines that become rows, complete but perhaps the last (a FLUSH with an unfinished line). */
   readonly lines: Uint8Array;
+  /**
+   * How many bytes at the start of `lines` this handle's previous append ended with, unfinished. They are in the file
+   * already; the line's held row, if still held, is replaced.
+   */
+  readonly resentBytes: number;
   /** True when `lines` ends in an unfinished line: its rows are held like a save's until published. */
   readonly endsUnfinished: boolean;
   readonly savedAtUs: number;
@@ -95,12 +112,14 @@ export interface RenameRequest {
   readonly savedAtUs: number;
 }
 
-/** A file that has no save yet exists, or its attributes changed. */
+/** A file that has no save yet exists, its attributes changed, or it was truncated. Never a save. */
 export interface PutFileRequest {
   readonly kind: 'put-file';
   readonly file: FileId;
   readonly location: FileLocation;
   readonly attributes: FileAttributes;
+  /** The content that readers see is cut, or extended with NUL bytes, to this size; null leaves it. */
+  readonly truncatedToBytes: number | null;
 }
 
 export interface PutDirectoryRequest {
