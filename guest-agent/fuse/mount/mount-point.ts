@@ -1,0 +1,85 @@
+import { mkdirSync, readdirSync, realpathSync, rmdirSync, statSync } from 'node:fs';
+
+import { systemErrorCode } from '../../../common/runtime/operating-error.ts';
+import { MountError } from './mount-error.ts';
+import { mountAt, readMountTable } from './mount-table.ts';
+import { detach } from './unmount.ts';
+
+/** What mount(8) and df show as the type of our mounts. */
+export const mountType = 'fuse.isobar';
+
+export interface MountPoint {
+  /** Absolute and free of links. */
+  readonly path: string;
+  /** Whether it was made for this mount, to be removed with it. */
+  readonly isOurs: boolean;
+}
+
+/**
+ * Makes `path` fit to mount on: a directory that exists, is empty and has no mount of ours. A stale mount, whose agent
+ * is dead, is taken away first. Throws {@link MountError}.
+ */
+export async function prepareMountPoint(path: string): Promise<MountPoint> {
+  const isOurs = await ensureDirectory(path);
+  const real = realpathSync(path);
+  if (mountAt(readMountTable(), real)?.type === mountType) {
+    throw new MountError(
+      'mountpoint-busy',
+      `${real} has a running Isobar mount; stop that agent, or choose another directory`,
+      { context: { path: real } },
+    );
+  }
+  if (readdirSync(real).length > 0) {
+    throw new MountError(
+      'mountpoint-not-empty',
+      `${real} is not empty, and a mount would hide what it holds; choose an empty directory`,
+      { context: { path: real } },
+    );
+  }
+  return { path: real, isOurs };
+}
+
+/** Removes a directory that was made for the mount, if nothing else has come into it. */
+export function releaseMountPoint(point: MountPoint): void {
+  if (!point.isOurs) return;
+  try {
+    rmdirSync(point.path);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EBUSY') throw error;
+  }
+}
+
+async function ensureDirectory(path: string): Promise<boolean> {
+  try {
+    if (statSync(path).isDirectory()) return false;
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === 'ENOENT') return makeDirectory(path);
+    if (code !== 'ENOTCONN' && code !== 'ECONNABORTED') throw denied(path, error);
+    await detach(path);
+    return ensureDirectory(path);
+  }
+  throw new MountError(
+    'mountpoint-not-directory',
+    `${path} is not a directory; choose another path for the mount`,
+    { context: { path } },
+  );
+}
+
+function makeDirectory(path: string): true {
+  try {
+    mkdirSync(path, { recursive: true });
+    return true;
+  } catch (error) {
+    throw denied(path, error);
+  }
+}
+
+function denied(path: string, cause: unknown): MountError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new MountError('mountpoint-denied', `the mount point ${path} can't be used: ${reason}`, {
+    context: { path },
+    cause,
+  });
+}
