@@ -1,0 +1,458 @@
+import assert from 'node:assert';
+
+import type { NodeId, ReplyToken, Result } from '../fuse/file-system.ts';
+import { deferred } from '../fuse/file-system.ts';
+import type { FileLocation, StoreOutcome, StoreRequest } from '../store/store-request.ts';
+import type { FileRequests, FileSystemParts } from './file-requests.ts';
+import { GrowingBytes, isBlank } from './growing-bytes.ts';
+import { failure, renameBits } from './linux.ts';
+import type { NameRules } from './name-rules.ts';
+import type { DirectoryNode, FileNode, Node } from './node.ts';
+import type { Budgets, OpenFiles } from './open-files.ts';
+import type { FileSystemOptions } from './options.ts';
+import type { Tree } from './tree.ts';
+
+/** A change that the store is asked for: the tree follows when it succeeds, and stays as it was when it fails. */
+interface PendingChange {
+  readonly kind: StoreRequest['kind'];
+  readonly finish: () => void;
+  readonly revert: () => void;
+}
+
+/** One file's way from a name to another. */
+interface Move {
+  readonly file: FileNode;
+  readonly directory: DirectoryNode;
+  readonly name: string;
+  readonly target: FileNode | null;
+  readonly token: ReplyToken;
+}
+
+/**
+ * unlink, rmdir and rename. The kernel holds the directories' locks until it has the reply; what reaches a name in
+ * flight all the same gets EBUSY.
+ *
+ *   scratch -> scratch   at once, in memory          KPI -> KPI        rename request that saves
+ *   scratch -> KPI       save under the new name     KPI -> rotation   rename request that does not
+ *   KPI -> scratch       leaves the store: remove request
+ */
+export class NameChanges {
+  readonly #parts: FileSystemParts;
+  readonly #requests: FileRequests;
+  readonly #tree: Tree;
+  readonly #openFiles: OpenFiles;
+  readonly #rules: NameRules;
+  readonly #budgets: Budgets;
+  readonly #options: FileSystemOptions;
+  readonly #pending = new Map<NodeId, PendingChange>();
+
+  constructor(
+    parts: FileSystemParts,
+    requests: FileRequests,
+    tree: Tree,
+    openFiles: OpenFiles,
+    rules: NameRules,
+    budgets: Budgets,
+    options: FileSystemOptions,
+  ) {
+    this.#parts = parts;
+    this.#requests = requests;
+    this.#tree = tree;
+    this.#openFiles = openFiles;
+    this.#rules = rules;
+    this.#budgets = budgets;
+    this.#options = options;
+  }
+
+  unlink(parent: NodeId, name: string, token: ReplyToken): Result {
+    const node = this.#changeable(parent, name);
+    if (typeof node === 'number') return node;
+    if (node.kind === 'directory') return failure.EISDIR;
+    if (!node.isInStore) {
+      this.#end(node);
+      return 0;
+    }
+    return this.#retire(node, token, null, {
+      finish: () => {
+        this.#end(node);
+      },
+      revert: () => {},
+    });
+  }
+
+  /** Answered at once: an empty directory that comes back after a crash does no harm. */
+  removeDirectory(parent: NodeId, name: string): Result {
+    const node = this.#changeable(parent, name);
+    if (typeof node === 'number') return node;
+    if (node.kind === 'file') return failure.ENOTDIR;
+    if (node.children.size > 0 || node.reservedNames.size > 0) return failure.ENOTEMPTY;
+    const { area } = node;
+    this.#tree.remove(node);
+    if (node.isScratch || area === null) return 0;
+    const location = { area, path: node.path };
+    this.#parts.store.submit({ kind: 'remove', token: null, file: node.node, location });
+    return 0;
+  }
+
+  rename(
+    parent: NodeId,
+    name: string,
+    newParent: NodeId,
+    newName: string,
+    flags: number,
+    token: ReplyToken,
+  ): Result {
+    if ((flags & ~renameBits.noReplace) !== 0) return failure.EINVAL;
+    const node = this.#changeable(parent, name);
+    if (typeof node === 'number') return node;
+    const directory = this.#tree.directory(newParent);
+    if (typeof directory === 'number') return directory;
+    if (directory.area === null) return failure.EPERM;
+    if (directory.area !== node.area) return failure.EXDEV;
+    const target = directory.children.get(newName) ?? null;
+    if (target === node) return 0;
+    if (target !== null && (flags & renameBits.noReplace) !== 0) return failure.EEXIST;
+    const isBusy = target?.isBusy === true || directory.isBusy;
+    if (isBusy || directory.reservedNames.has(newName)) return failure.EBUSY;
+    if (node.kind === 'directory') {
+      return this.#renameDirectory(node, directory, newName, target, token);
+    }
+    if (target?.kind === 'directory') return failure.EISDIR;
+    return this.#renameFile({ file: node, directory, name: newName, target, token });
+  }
+
+  /** Takes in the outcome of a change asked for here; false when it is about something else. */
+  settle(outcome: StoreOutcome): boolean {
+    if (this.#pending.size === 0) return false;
+    const change = this.#pending.get(outcome.file);
+    if (change?.kind !== outcome.kind || outcome.handle !== 0) return false;
+    this.#pending.delete(outcome.file);
+    if (outcome.result < 0) change.revert();
+    else change.finish();
+    return true;
+  }
+
+  #renameDirectory(
+    node: DirectoryNode,
+    parent: DirectoryNode,
+    name: string,
+    target: Node | null,
+    token: ReplyToken,
+  ): Result {
+    const { area } = node;
+    assert(area !== null, 'the root has no name');
+    if (target?.kind === 'file') return failure.ENOTDIR;
+    if (target !== null && target.children.size + target.reservedNames.size > 0) {
+      return failure.ENOTEMPTY;
+    }
+    // mv then makes the directory anew and moves the files one by one, each under its own rules.
+    const isMovable = node.children.size + node.reservedNames.size === 0;
+    const toScratch = parent.isScratch || this.#rules.ofNewFile(name, false) === 'scratch';
+    if (!isMovable || toScratch !== node.isScratch) return failure.EXDEV;
+    const finish = () => {
+      if (target !== null) this.#tree.remove(target);
+      this.#tree.move(node, parent, name);
+      node.path = parent.childPath(name);
+    };
+    if (node.isScratch) {
+      finish();
+      return 0;
+    }
+    const refusal = this.#tree.checkStoredName(parent, name, node);
+    if (refusal < 0) return refusal;
+    this.#begin('rename', node, target === null ? [node] : [node, target], [parent, name], {
+      finish,
+      revert: () => {},
+    });
+    this.#parts.store.submit({
+      kind: 'rename',
+      token,
+      file: node.node,
+      from: { area, path: node.path },
+      to: { area, path: parent.childPath(name) },
+      replaced: target === null ? null : target.node,
+      saves: false,
+      savedAtUs: this.#parts.clock.wallUs(),
+    });
+    return deferred;
+  }
+
+  #renameFile(move: Move): Result {
+    const { file, directory, name, target } = move;
+    const nameClass = directory.isScratch ? 'scratch' : this.#rules.ofRenameTarget(name);
+    const fromMemory = file.scratch !== null;
+    if (nameClass === 'kpi' || !fromMemory) {
+      const refusal =
+        nameClass === 'scratch' ? 0 : this.#tree.checkStoredName(directory, name, file);
+      if (refusal < 0) return refusal;
+    }
+    if (fromMemory && nameClass === 'kpi') return this.#adopt(move);
+    if (fromMemory) return this.#afterTarget(move, () => this.#place(move));
+    if (nameClass === 'scratch') return this.#takeOut(move);
+    const { area } = file;
+    const to = { area, path: directory.childPath(name) };
+    if (!file.isInStore || file.location === null) {
+      return this.#afterTarget(move, () => {
+        file.location = to;
+        this.#relocateHandles(file, to);
+        this.#place(move);
+      });
+    }
+    return this.#renameStored(move, file.location, to, nameClass === 'kpi', target);
+  }
+
+  #renameStored(
+    move: Move,
+    from: FileLocation,
+    to: FileLocation,
+    isKpi: boolean,
+    target: FileNode | null,
+  ): Result {
+    const { file, token } = move;
+    const replaced = target?.isInStore === true ? target.node : null;
+    const restoreTarget = this.#leaveStore(target);
+    // From here on saves of the file follow the rename in the queue, so they name the new place.
+    const relocated = isKpi ? this.#relocateHandles(file, to) : [];
+    file.location = to;
+    this.#beginMove('rename', move, {
+      finish: () => {
+        this.#place(move);
+      },
+      revert: () => {
+        file.location = from;
+        for (const [handle, location] of relocated) handle.location = location;
+        restoreTarget();
+      },
+    });
+    this.#parts.store.submit({
+      kind: 'rename',
+      token,
+      file: file.node,
+      from,
+      to,
+      replaced,
+      saves: isKpi && (file.sizeBytes > 0 || file.pendingCount > 0),
+      savedAtUs: this.#parts.clock.wallUs(),
+    });
+    return deferred;
+  }
+
+  /** A scratch file gets a KPI name: its content is a save. */
+  #adopt(move: Move): Result {
+    const { file, directory, name, target, token } = move;
+    const { scratch, area } = file;
+    assert(scratch !== null);
+    const to = { area, path: directory.childPath(name) };
+    if (scratch.length > this.#options.fileBytesMax) return this.#refuse(failure.EFBIG);
+    const content = scratch.share();
+    const changeCounts = new Map(
+      [...this.#openFiles.handlesOf(file)].map((handle) => [handle, handle.changeCount]),
+    );
+    const changedAtUs = file.changedAtUs;
+    const enterStore = () => {
+      const isPut = file.isKnown && file.changedAtUs === changedAtUs;
+      this.#openAsStored(file, to, content.length, changeCounts);
+      file.scratch = null;
+      scratch.clear();
+      this.#place(move);
+      file.location = to;
+      this.#parts.contents.replace(file, content);
+      if (!isPut) this.#requests.putFileLater(file, file.isKnown ? null : content.length);
+    };
+    if (isBlank(content)) return this.#afterTarget(move, enterStore);
+    const replaced = target?.isInStore === true ? target.node : null;
+    const restoreTarget = this.#leaveStore(target);
+    this.#parts.counters.accepted += 1;
+    this.#beginMove('save', move, {
+      finish: () => {
+        this.#parts.counters.forwarded += 1;
+        file.isKnown = true;
+        enterStore();
+      },
+      revert: () => {
+        this.#parts.counters.failed += 1;
+        restoreTarget();
+      },
+    });
+    this.#parts.store.submit({
+      kind: 'save',
+      token,
+      handle: 0,
+      file: file.node,
+      location: to,
+      filePath: to.path,
+      replaced,
+      attributes: file,
+      content,
+      savedAtUs: this.#parts.clock.wallUs(),
+      holdsNewName: false,
+      publishes: true,
+    });
+    return deferred;
+  }
+
+  /** Open handles of a scratch file that became a KPI: what they wrote since is theirs, and not yet saved. */
+  #openAsStored(
+    file: FileNode,
+    to: FileLocation,
+    savedBytes: number,
+    changeCounts: ReadonlyMap<unknown, number>,
+  ): void {
+    for (const handle of this.#openFiles.handlesOf(file)) {
+      const isScratchHandle = handle.location === null;
+      handle.location = to;
+      if (!isScratchHandle || file.scratch === null) continue;
+      handle.isChanged = changeCounts.get(handle) !== handle.changeCount;
+      if (!handle.isChanged) continue;
+      const written = file.scratch.view().subarray(handle.isAppend ? savedBytes : 0);
+      if (handle.ownBytes(this.#budgets.buffers).write(0, written)) continue;
+      handle.isChanged = false;
+      this.#parts.counters.dropped += 1;
+    }
+  }
+
+  /** A stored file gets a scratch name: it leaves the store, and its bytes live in memory. */
+  #takeOut(move: Move): Result {
+    const { file } = move;
+    const scratch = new GrowingBytes(this.#budgets.scratch);
+    if (!scratch.write(0, this.#parts.contents.of(file))) return this.#refuse(failure.ENOSPC);
+    if (move.target?.isInStore === true) {
+      scratch.clear();
+      return failure.EBUSY;
+    }
+    if (!file.isInStore) {
+      file.scratch = scratch;
+      file.location = null;
+      this.#place(move);
+      return 0;
+    }
+    const result = this.#retire(file, move.token, move, {
+      finish: () => {
+        file.isKnown = false;
+        this.#place(move);
+      },
+      revert: () => {},
+    });
+    file.scratch?.clear();
+    file.scratch = scratch;
+    return result;
+  }
+
+  /** Runs `act` when nothing of the store is in the way of the new name: at once, or once the target's removal succeeded. */
+  #afterTarget(move: Move, act: () => void): Result {
+    const { target, token } = move;
+    if (target?.isInStore !== true) {
+      act();
+      this.#requests.submitPostponed();
+      return 0;
+    }
+    return this.#retire(target, token, move, { finish: act, revert: () => {} });
+  }
+
+  /** Asks the store to remove the file, which then ends as `finish` says; for the move that it makes room for, if any. */
+  #retire(
+    file: FileNode,
+    token: ReplyToken,
+    move: Move | null,
+    ends: Omit<PendingChange, 'kind'>,
+  ): Result {
+    const { location } = file;
+    assert(location !== null, 'only stored files leave the store');
+    const restore = this.#leaveStore(file);
+    const nodes =
+      move === null ? [file] : [move.file, ...(move.target === null ? [] : [move.target])];
+    this.#begin('remove', file, nodes, move === null ? null : [move.directory, move.name], {
+      finish: ends.finish,
+      revert: () => {
+        restore();
+        ends.revert();
+      },
+    });
+    this.#parts.store.submit({ kind: 'remove', token, file: file.node, location });
+    return deferred;
+  }
+
+  /** The file's name ends, or it becomes scratch; what its open handles read moves to memory. Returns the way back. */
+  #leaveStore(file: FileNode | null): () => void {
+    if (file === null || file.scratch !== null) return () => {};
+    const { location } = file;
+    if (file.openCount > 0) {
+      const scratch = new GrowingBytes(this.#budgets.scratch);
+      // Without room its readers see its end: a full scratch must not keep a name alive.
+      scratch.write(0, this.#parts.contents.of(file));
+      file.scratch = scratch;
+    }
+    file.location = null;
+    return () => {
+      file.scratch?.clear();
+      file.scratch = null;
+      file.location = location;
+    };
+  }
+
+  /** Puts the file under its new name; what had it ends. */
+  #place(move: Move): void {
+    const { file, directory, name, target } = move;
+    if (target !== null) this.#end(target);
+    this.#tree.move(file, directory, name);
+    file.changedAtUs = this.#parts.clock.wallUs();
+    if (file.scratch !== null) this.#parts.contents.forget(file);
+  }
+
+  #end(file: FileNode): void {
+    this.#leaveStore(file);
+    this.#parts.contents.forget(file);
+    this.#tree.remove(file);
+  }
+
+  /** Saves of the file's handles go to its new name; returns where they went before. */
+  #relocateHandles(file: FileNode, to: FileLocation) {
+    const previous = [...this.#openFiles.handlesOf(file)]
+      .filter((handle) => handle.location !== null)
+      .map((handle) => [handle, handle.location] as const);
+    for (const [handle] of previous) handle.location = to;
+    return previous;
+  }
+
+  #beginMove(kind: PendingChange['kind'], move: Move, ends: Omit<PendingChange, 'kind'>): void {
+    const nodes = move.target === null ? [move.file] : [move.file, move.target];
+    this.#begin(kind, move.file, nodes, [move.directory, move.name], ends);
+  }
+
+  /** Marks nodes and name as in flight until the outcome for `key`. */
+  #begin(
+    kind: PendingChange['kind'],
+    key: Node,
+    nodes: readonly Node[],
+    reserved: readonly [DirectoryNode, string] | null,
+    ends: Omit<PendingChange, 'kind'>,
+  ): void {
+    for (const node of nodes) node.isBusy = true;
+    reserved?.[0].reservedNames.add(reserved[1]);
+    const settled = (end: () => void) => () => {
+      for (const node of nodes) node.isBusy = false;
+      reserved?.[0].reservedNames.delete(reserved[1]);
+      end();
+    };
+    this.#pending.set(key.node, {
+      kind,
+      finish: settled(ends.finish),
+      revert: settled(ends.revert),
+    });
+  }
+
+  /** The entry, if its name may change now. */
+  #changeable(parent: NodeId, name: string): Node | number {
+    const directory = this.#tree.directory(parent);
+    if (typeof directory === 'number') return directory;
+    if (directory.area === null) return failure.EPERM;
+    const node = directory.children.get(name);
+    if (node === undefined) return failure.ENOENT;
+    return node.isBusy || directory.isBusy ? failure.EBUSY : node;
+  }
+
+  #refuse(result: Result): Result {
+    this.#parts.counters.dropped += 1;
+    return result;
+  }
+}
