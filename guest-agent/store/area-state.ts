@@ -1,0 +1,202 @@
+import type { Database, Statement } from '../../common/sqlite/database.ts';
+import type { LoggerState } from '../csv/csv-rows.ts';
+import type { ReachCrashPoint } from './crash-point.ts';
+import type { DatabaseIdentity } from './database-identity.ts';
+import { FileTable } from './file-table.ts';
+import { encodeRows, frontierOf, type HeldSave } from './held-saves.ts';
+import { KpiTables, type TableRow } from './kpi-tables.ts';
+import { Quarantine } from './quarantine.ts';
+import type { StoreOptions } from './store-options.ts';
+import type { Area, FileId } from './store-request.ts';
+import { UndoLog } from './undo-log.ts';
+
+/** An unfinished line at the end of a logger's file, which the handle's next append writes again. */
+export interface UnfinishedLine {
+  readonly file: FileId;
+  readonly loggerBefore: LoggerState;
+}
+
+/**
+ * One area's database and what is kept in memory of it, changed together: a transaction begins with the first write and
+ * ends with {@link commit} or {@link rollBack}, which take memory along.
+ */
+export class AreaState {
+  readonly area: Area;
+  readonly database: Database;
+  readonly undo = new UndoLog();
+  readonly tables: KpiTables;
+  readonly files: FileTable;
+  readonly quarantine: Quarantine;
+  readonly held = new Map<number, HeldSave>();
+  readonly loggers = new Map<FileId, LoggerState>();
+  readonly unfinished = new Map<number, UnfinishedLine>();
+  #lastRowId: number;
+  #commitCount: number;
+  #newestPublishedRowId: number;
+  /** Lowest frontier promised: it never falls. */
+  #frontier: number;
+  readonly #reachCrashPoint: ReachCrashPoint;
+  readonly #beginStatement: Statement;
+  readonly #commitStatement: Statement;
+  readonly #updateState: Statement;
+  readonly #addHeld: Statement;
+  readonly #deleteHeld: Statement;
+
+  constructor(
+    area: Area,
+    database: Database,
+    identity: DatabaseIdentity,
+    options: StoreOptions,
+    reachCrashPoint: ReachCrashPoint,
+  ) {
+    this.area = area;
+    this.database = database;
+    this.#reachCrashPoint = reachCrashPoint;
+    this.tables = new KpiTables(database, this.undo, options);
+    this.files = new FileTable(database, this.undo, options.textCacheCharactersMax);
+    this.quarantine = new Quarantine(database, {
+      bytesMax: options.quarantineBytesMax,
+      ageMaxMs: options.quarantineAgeMaxMs,
+    });
+    this.#lastRowId = identity.lastRowId;
+    this.#newestPublishedRowId = identity.lastRowId;
+    this.#frontier = identity.lastRowId;
+    this.#commitCount = identity.commitCount;
+    this.#beginStatement = database.prepare('BEGIN IMMEDIATE');
+    this.#commitStatement = database.prepare('COMMIT');
+    this.#updateState = database.prepare(
+      'UPDATE "/state" SET last_row_id = ?, commit_count = ? WHERE id = 1',
+    );
+    this.#addHeld = database.prepare(
+      'INSERT INTO "/held" (handle, table_name, saved_at_us, rows, content) VALUES (?, ?, ?, ?, ?)',
+    );
+    this.#deleteHeld = database.prepare('DELETE FROM "/held" WHERE held_id = ?');
+  }
+
+  get lastRowId(): number {
+    return this.#lastRowId;
+  }
+
+  get commitCount(): number {
+    return this.#commitCount;
+  }
+
+  get newestPublishedRowId(): number {
+    return this.#newestPublishedRowId;
+  }
+
+  /** Every row through this row_id is published, and none will ever appear at or below it. */
+  frontier(): number {
+    this.#frontier = Math.max(this.#frontier, frontierOf(this.held.values(), this.#lastRowId));
+    return this.#frontier;
+  }
+
+  /** Begins the transaction unless one is open. Throws SQLITE_BUSY when another program holds the lock too long. */
+  begin(): void {
+    if (this.database.inTransaction) return;
+    this.#beginStatement.run();
+    const lastRowId = this.#lastRowId;
+    const commitCount = this.#commitCount;
+    this.undo.record(() => {
+      this.#lastRowId = lastRowId;
+      this.#commitCount = commitCount;
+    });
+    this.tables.markInserted();
+  }
+
+  /** Makes all since {@link begin} durable. When it throws, the caller rolls back. */
+  commit(): void {
+    if (this.database.inTransaction) {
+      this.#commitCount += 1;
+      this.#updateState.run(this.#lastRowId, this.#commitCount);
+      this.#reachCrashPoint('before-commit');
+      this.#commitStatement.run();
+      this.#reachCrashPoint('after-commit');
+    }
+    this.undo.forget();
+  }
+
+  rollBack(): void {
+    if (this.database.inTransaction) this.database.exec('ROLLBACK');
+    this.undo.rollBack();
+  }
+
+  /** Inserts the rows of one save under fresh row_ids. */
+  insertRows(
+    table: string,
+    savedAtUs: number,
+    rows: readonly TableRow[],
+  ): { readonly kind: 'table'; readonly fromRowId: number; readonly throughRowId: number } {
+    const fromRowId = this.#lastRowId + 1;
+    for (const row of rows) {
+      this.tables.insert(table, this.#lastRowId + 1, savedAtUs, row);
+      this.#lastRowId += 1;
+    }
+    return { kind: 'table', fromRowId, throughRowId: this.#lastRowId };
+  }
+
+  /** Row_ids up to `rowId` are known elsewhere and are not given again. */
+  skipRowIds(rowId: number): void {
+    this.#lastRowId = Math.max(this.#lastRowId, rowId);
+  }
+
+  hold(save: HeldSave): void {
+    this.undo.set(this.held, save.handle, save);
+  }
+
+  /** Takes the rows of a held save away, as others come in their place. */
+  withdraw(save: HeldSave): void {
+    this.begin();
+    if (save.place.kind === 'aside') this.#deleteHeld.run(save.place.heldId);
+    else this.tables.deleteRows(save.table, save.place.fromRowId, save.place.throughRowId);
+    this.undo.delete(this.held, save.handle);
+  }
+
+  /** Lets the host have a held save. One that waits in its table needs no write for it. */
+  publish(save: HeldSave): void {
+    if (save.place.kind === 'aside') {
+      this.begin();
+      this.#deleteHeld.run(save.place.heldId);
+      this.insertRows(save.table, save.savedAtUs, save.rows);
+      this.markPublished(this.#lastRowId);
+    } else {
+      this.markPublished(save.place.throughRowId);
+    }
+    this.undo.delete(this.held, save.handle);
+  }
+
+  markPublished(throughRowId: number): void {
+    const before = this.#newestPublishedRowId;
+    if (throughRowId <= before) return;
+    this.#newestPublishedRowId = throughRowId;
+    this.undo.record(() => {
+      this.#newestPublishedRowId = before;
+    });
+  }
+
+  /** Moves an overtaken save to `/held`, out of the way of later rows. */
+  moveAside(save: HeldSave): void {
+    if (save.place.kind === 'aside') return;
+    this.begin();
+    const content = save.rows[0]?.values[0];
+    const isOpaque = content instanceof Uint8Array;
+    const { lastInsertRowid } = this.#addHeld.run(
+      save.handle,
+      save.table,
+      save.savedAtUs,
+      isOpaque ? null : encodeRows(save.rows),
+      isOpaque ? content : null,
+    );
+    this.tables.deleteRows(save.table, save.place.fromRowId, save.place.throughRowId);
+    this.hold({ ...save, place: { kind: 'aside', heldId: Number(lastInsertRowid) } });
+  }
+
+  /** savedAtUs of the oldest held save; undefined when none is held. */
+  oldestHeldUs(): number | undefined {
+    let oldest: number | undefined;
+    for (const { savedAtUs } of this.held.values()) {
+      if (oldest === undefined || savedAtUs < oldest) oldest = savedAtUs;
+    }
+    return oldest;
+  }
+}
