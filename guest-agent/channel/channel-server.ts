@@ -1,0 +1,261 @@
+import type { Duplex } from 'node:stream';
+
+import { MessageConnection, type CloseReason } from '../../common/channel/message-connection.ts';
+import type { ChannelMessage, ClockStep, MessageOf } from '../../common/channel/message.ts';
+import {
+  channelTimings,
+  protocolVersion,
+  protocolVersionOldest,
+  type ChannelTimings,
+} from '../../common/channel/protocol.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { BootClock } from './boot-clock.ts';
+import { ClockWatcher } from './clock-watcher.ts';
+import { GuestEndpoint, type GuestEndpointOptions } from './guest-endpoint.ts';
+import { GuestSession } from './guest-session.ts';
+import type { RowStore } from './row-store.ts';
+
+export interface ChannelServerOptions extends GuestEndpointOptions {
+  /** Differs at each start of the agent; at most 256 characters. */
+  readonly agentInstance: string;
+  /** How often the host is told the watermark; what a window waits for beyond its end. */
+  readonly watermarkIntervalMs?: number;
+  readonly timings?: ChannelTimings;
+}
+
+export interface ChannelServerDeps {
+  readonly clock: Clock;
+  readonly bootClock: BootClock;
+  readonly log: Log;
+  readonly store: RowStore;
+}
+
+const watermarkIntervalMsDefault = 250;
+
+/** A stream that came, and its session once a hello was heard. */
+interface Peer {
+  readonly connection: MessageConnection;
+  session: GuestSession | undefined;
+}
+
+/**
+ * The guest's end of the channel. One host at a time: a hello on a newer connection ends the older one. Without a
+ * host nothing is kept and nothing waits; a slow host is told less often, never later what it asks for.
+ */
+export class ChannelServer implements Service {
+  readonly name = 'guest-channel-server';
+  readonly #deps: ChannelServerDeps;
+  readonly #options: ChannelServerOptions;
+  readonly #endpoint: GuestEndpoint;
+  readonly #watcher: ClockWatcher;
+  readonly #counters = new StageCounters();
+  readonly #peers = new Set<Peer>();
+  readonly #cancels: Cancel[] = [];
+
+  constructor(deps: ChannelServerDeps, options: ChannelServerOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#endpoint = new GuestEndpoint(deps, options, (stream) => {
+      this.#accept(stream);
+    });
+    this.#watcher = new ClockWatcher(deps, (step) => {
+      this.#reportClockStep(step);
+    });
+  }
+
+  /** Where a host can dial, with the port that the system chose; undefined before the start. */
+  get address(): string | undefined {
+    return this.#endpoint.address;
+  }
+
+  /** True while a host has said a valid hello and is there. */
+  get hasHost(): boolean {
+    return this.#activeSession() !== undefined;
+  }
+
+  /** Rows read for hosts (accepted), rows sent (forwarded), failed fetches. */
+  get counts(): StageCounts {
+    return this.#counters.snapshot();
+  }
+
+  /** @throws ChannelError `address-invalid`, `tls-files-unreadable`, `listen-failed` */
+  async start(): Promise<void> {
+    const { store, clock } = this.#deps;
+    await this.#watcher.start();
+    this.#cancels.push(
+      store.onPublished((publication) => this.#activeSession()?.published(publication)),
+      store.onLost((area, range) => this.#activeSession()?.lost(area, range.throughRowId)),
+      clock.every(this.#options.watermarkIntervalMs ?? watermarkIntervalMsDefault, () => {
+        this.#tick();
+      }),
+    );
+    await this.#endpoint.start();
+  }
+
+  async stop(): Promise<void> {
+    for (const cancel of this.#cancels.splice(0)) cancel();
+    await this.#watcher.stop();
+    const isStopped = this.#endpoint.stop();
+    for (const { connection } of this.#peers) connection.close();
+    await isStopped;
+  }
+
+  #accept(stream: Duplex): void {
+    const connection: MessageConnection = new MessageConnection(
+      this.#deps,
+      stream,
+      {
+        message: (message, session) => {
+          this.#receive(peer, message, session);
+        },
+        damage: ({ cause, byteCount }) => {
+          this.#deps.log.warn('guest-channel-bytes-skipped', { cause, byteCount });
+          // Something that the host sent may be gone with it: it has to begin anew.
+          if (peer.session !== undefined) this.#endSession(peer);
+        },
+        closed: (reason, error) => {
+          this.#forget(peer, reason, error);
+        },
+      },
+      this.#options.timings ?? channelTimings,
+    );
+    const peer: Peer = { connection, session: undefined };
+    this.#peers.add(peer);
+    this.#invite(peer, null);
+  }
+
+  #receive(peer: Peer, message: ChannelMessage, sessionId: number): void {
+    if (message.kind === 'hello') {
+      this.#hello(peer, message, sessionId);
+      return;
+    }
+    const { session } = peer;
+    if (session?.id !== sessionId) {
+      this.#invite(peer, sessionId);
+      return;
+    }
+    switch (message.kind) {
+      case 'register':
+        void session.register(message);
+        break;
+      case 'fetch':
+        session.fetch(message);
+        break;
+      case 'acknowledge':
+        session.acknowledge(message);
+        break;
+      case 'clock-request':
+        this.#answerClock(peer, message);
+        break;
+      case 'ping':
+        break;
+      // What only a guest says.
+      case 'invite':
+      case 'welcome':
+      case 'published':
+      case 'rows':
+      case 'watermark':
+      case 'clock-response':
+      case 'clock-step':
+      case 'error':
+        break;
+    }
+  }
+
+  /** A repeated hello of the session gets its welcome again and changes nothing else. */
+  #hello(peer: Peer, { versions, hostInstance }: MessageOf<'hello'>, sessionId: number): void {
+    const version = Math.min(versions.newest, protocolVersion);
+    if (version < Math.max(versions.oldest, protocolVersionOldest)) {
+      const message = `this agent speaks versions ${protocolVersionOldest} to ${protocolVersion} of the guest channel; update the older side`;
+      const code = 'version-unsupported';
+      peer.connection.send({ kind: 'error', code, message, requestId: null }, sessionId);
+      return;
+    }
+    for (const other of this.#peers) {
+      if (other === peer || other.session === undefined) continue;
+      this.#deps.log.info('guest-channel-host-replaced', { hostInstance });
+      other.connection.close();
+    }
+    const { store, bootClock, log } = this.#deps;
+    if (peer.session?.id !== sessionId) {
+      const deps = { store, log, counters: this.#counters };
+      peer.session = new GuestSession(deps, peer.connection, sessionId);
+      peer.connection.session = sessionId;
+      log.info('guest-channel-host-connected', { hostInstance, version });
+    }
+    peer.connection.send({
+      kind: 'welcome',
+      version,
+      agentInstance: this.#options.agentInstance,
+      bootId: bootClock.bootId,
+      generations: store.generations(),
+      heads: { encrypted: store.head('encrypted'), unencrypted: store.head('unencrypted') },
+    });
+  }
+
+  #answerClock(peer: Peer, request: MessageOf<'clock-request'>): void {
+    // A step must be known to the host before it gets times that were read after it.
+    this.#watcher.check();
+    const guestReceivedUs = this.#deps.clock.wallUs();
+    const { requestId, hostSentUs } = request;
+    const guestSentUs = this.#deps.clock.wallUs();
+    peer.connection.send({
+      kind: 'clock-response',
+      requestId,
+      hostSentUs,
+      guestReceivedUs,
+      guestSentUs,
+    });
+  }
+
+  #reportClockStep(step: ClockStep): void {
+    this.#deps.log.warn('clock-stepped', {
+      cause: step.cause,
+      stepUs: step.wallAfterUs - step.wallBeforeUs,
+    });
+    for (const { connection, session } of this.#peers) {
+      if (session !== undefined) connection.send(step);
+    }
+  }
+
+  #tick(): void {
+    try {
+      this.#activeSession()?.tick();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#deps.log.warn('guest-channel-watermark-failed', { reason });
+    }
+  }
+
+  #endSession(peer: Peer): void {
+    const endedSession = peer.session?.id ?? null;
+    peer.session = undefined;
+    peer.connection.session = 0;
+    this.#invite(peer, endedSession);
+  }
+
+  /** Not while bytes wait: the host has to read anyway before it can do something. */
+  #invite(peer: Peer, endedSession: number | null): void {
+    if (peer.connection.isCongested) return;
+    const { agentInstance } = this.#options;
+    peer.connection.send({ kind: 'invite', agentInstance, endedSession }, 0);
+  }
+
+  #forget(peer: Peer, reason: CloseReason, error: Error | null): void {
+    this.#peers.delete(peer);
+    if (peer.session === undefined) return;
+    peer.session = undefined;
+    void this.#deps.store.registerTables([]);
+    this.#deps.log.info('guest-channel-host-gone', { reason, error: error?.message ?? null });
+  }
+
+  #activeSession(): GuestSession | undefined {
+    for (const { session } of this.#peers) {
+      if (session !== undefined) return session;
+    }
+    return undefined;
+  }
+}
