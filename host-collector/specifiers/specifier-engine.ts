@@ -141,6 +141,11 @@ export class SpecifierEngine {
     this.#advance(emit);
   }
 
+  /** True when watermarks and time can matter: some specifier keeps something. */
+  get isStateful(): boolean {
+    return this.#runs.some(({ run }) => !run.isStateless);
+  }
+
   /** True when these measurements leave nothing behind in the engine, whatever they are. */
   isStateless(dataPoint: DataPoint): boolean {
     return this.#route(dataPoint).every(({ run }) => run.isStateless);
@@ -247,6 +252,7 @@ export class SpecifierEngine {
    */
   #plan(plan: MonitoringPlan, nowUs: number): void {
     const isFirst = this.#descriptorRevision === 0;
+    if (isFirst) this.#resumedUs = nowUs;
     this.#descriptorRevision = plan.descriptorRevision;
     this.#latenessUs = plan.latenessMaxMs * 1_000;
     const inForce = this.#runs.filter(({ run }) => run.untilUs === Number.POSITIVE_INFINITY);

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { kpiDataPoint } from '../../../common/wire/data-point.ts';
@@ -85,8 +85,16 @@ const ending: readonly EngineInput[] = [
 
 function run(engine: SpecifierEngine, inputs: readonly EngineInput[]): Delivery[] {
   const deliveries: Delivery[] = [];
-  for (const input of inputs) engine.apply(input, (delivery) => deliveries.push(delivery));
+  for (const input of inputs) {
+    engine.apply(input, (delivery) => {
+      deliveries.push(delivery);
+    });
+  }
   return deliveries;
+}
+
+function isOf(input: EngineInput, point: string): boolean {
+  return input.kind === 'measurements' && input.measurements[0]?.dataPoint === point;
 }
 
 /** The last revision of each window of each data point. */
@@ -125,20 +133,24 @@ describe('SpecifierEngine, by property', () => {
               baseMs + spanMs * 2,
             ),
           );
-          if (specifier.format === 'raw') {
-            const times = new Map<number, number[]>();
-            for (const windows of perPoint) {
-              for (const { startMs, timesUs } of windows)
-                times.set(startMs, [...(times.get(startMs) ?? []), ...timesUs]);
-            }
-            for (const [startMs, timesUs] of times) {
-              const delivery = final.get(` ${startMs}`);
-              const got =
-                delivery?.kind === 'raw' ? delivery.measurements.map(({ timeUs }) => timeUs) : [];
-              expect(got).toEqual(timesUs.toSorted((left, right) => left - right));
-            }
-            return;
+          const times = new Map<number, number[]>();
+          for (const { startMs, timesUs } of perPoint.flat()) {
+            times.set(startMs, [...(times.get(startMs) ?? []), ...timesUs]);
           }
+          const gotTimes = new Map<number, number[]>();
+          for (const startMs of times.keys()) {
+            const delivery = final.get(` ${startMs}`);
+            const measurements = delivery?.kind === 'raw' ? delivery.measurements : [];
+            gotTimes.set(
+              startMs,
+              measurements.map(({ timeUs }) => timeUs),
+            );
+          }
+          for (const timesUs of times.values()) timesUs.sort((left, right) => left - right);
+          expect(gotTimes).toEqual(
+            specifier.format === 'raw' ? times : new Map([...times.keys()].map((key) => [key, []])),
+          );
+          if (specifier.format === 'raw') return;
           for (const [index, point] of points.entries()) {
             for (const expected of perPoint[index] ?? []) {
               const got = final.get(`${point} ${expected.startMs}`);
@@ -203,8 +215,6 @@ describe('SpecifierEngine, by property', () => {
             kind: 'measurements',
             measurements: [toMeasurement(row)],
           }));
-          const isOf = (input: EngineInput, point: string): boolean =>
-            input.kind === 'measurements' && input.measurements[0]?.dataPoint === point;
           const grouped = [
             ...inputs.filter((input) => isOf(input, points[1])),
             ...inputs.filter((input) => isOf(input, points[0])),
