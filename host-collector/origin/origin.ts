@@ -1,0 +1,322 @@
+import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import type { Measurement } from '../../common/wire/delivery.ts';
+import type { EncodedFrame, VmState } from '../../common/wire/frame.ts';
+import type { VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
+import { engineBoundsDefault, type EngineBounds } from '../specifiers/engine-bounds.ts';
+import type { GuestListener, GuestRowBatch } from '../vm/guest-listener.ts';
+import type { AtCrashPoint } from './crash-point.ts';
+import { OriginError } from './origin-error.ts';
+import { VmOrigin, type OriginEvent } from './vm-origin.ts';
+
+export interface OriginOptions {
+  /** The status stream speaks at least this often. */
+  readonly statusIntervalMs: number;
+  readonly engineBounds: EngineBounds;
+}
+
+export const originOptionsDefault: OriginOptions = {
+  statusIntervalMs: 5_000,
+  engineBounds: engineBoundsDefault,
+};
+
+export interface OriginDeps {
+  /** The database that the appender writes to as well. */
+  readonly database: Database;
+  readonly appender: FrameAppender;
+  readonly forwarder: FrameForwarder;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly atCrashPoint?: AtCrashPoint;
+}
+
+/** Events of one VM that may wait for a commit; more are refused, so that a wild client can't fill the memory. */
+const inboxEventsMax = 10_000;
+/** A timer is never set further ahead than this: wall time may step. */
+const timerMaxMs = 60_000;
+/** After a failed commit the next is tried this much later. */
+const retryDelayMs = 500;
+
+interface Member {
+  readonly origin: VmOrigin;
+  inbox: OriginEvent[];
+  /** Callers whose rows are in the inbox. */
+  waiting: Waiting[];
+  vmState: VmState;
+  nextStatusMs: number;
+}
+
+interface Waiting {
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Where a VM's streams begin. Everything that arrived while the last commit ran goes into the next one, over all VMs:
+ * frames, guest cursors and engine states in ONE transaction; then the frames are forwarded; then the guests'
+ * rows are acknowledged. A single row goes at once, and nothing runs while nothing is due.
+ */
+export class Origin implements Service {
+  readonly name = 'origin';
+  readonly #deps: OriginDeps;
+  readonly #options: OriginOptions;
+  readonly #members = new Map<VmId, Member>();
+  readonly #atCrashPoint: AtCrashPoint;
+  #isScheduled = false;
+  #isRunning = false;
+  #cancelTimer: Cancel | null = null;
+
+  constructor(deps: OriginDeps, options: OriginOptions = originOptionsDefault) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#atCrashPoint = deps.atCrashPoint ?? (() => {});
+  }
+
+  start(): Promise<void> {
+    this.#isRunning = true;
+    return Promise.resolve();
+  }
+
+  /** Commits what has arrived and folds the journals. */
+  stop(): Promise<void> {
+    if (!this.#isRunning) return Promise.resolve();
+    this.#commit();
+    this.#isRunning = false;
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
+    const fold = this.#deps.database.transaction(() => {
+      for (const { origin } of this.#members.values()) origin.snapshot();
+    });
+    fold.immediate();
+    for (const member of this.#members.values()) rejectAll(member, stoppedError());
+    this.#members.clear();
+    return Promise.resolve();
+  }
+
+  /** Begins, or goes on with, the streams of a VM. Durable on return. */
+  add(descriptor: VmDescriptor): void {
+    const { database, clock } = this.#deps;
+    const origin = new VmOrigin(this.#deps, descriptor, this.#options.engineBounds);
+    const open = database.transaction((): readonly EncodedFrame[] => {
+      origin.load();
+      const frames = origin.open(descriptor, clock.wallUs());
+      origin.writeState();
+      return frames;
+    });
+    const frames = open.immediate();
+    this.#members.set(descriptor.id, {
+      origin,
+      inbox: [],
+      waiting: [],
+      vmState: 'unknown',
+      nextStatusMs: clock.monotonicMs(),
+    });
+    if (frames.length > 0) this.#deps.forwarder.forward(frames);
+    this.#schedule();
+  }
+
+  /** Changes what is measured, each specifier from its next boundary on. */
+  update(descriptor: VmDescriptor): void {
+    this.#put(descriptor.id, { kind: 'plan', descriptor });
+  }
+
+  /** Ends a VM's streams in order and forgets its state. Durable on return. */
+  remove(vm: VmId): void {
+    const member = this.#members.get(vm);
+    if (member === undefined) return;
+    this.#commit();
+    this.#members.delete(vm);
+    const close = this.#deps.database.transaction(() => member.origin.close());
+    this.#deps.forwarder.forward(close.immediate());
+    rejectAll(member, stoppedError());
+  }
+
+  /** Takes what the host itself measured, all of one time. */
+  measured(vm: VmId, measurements: readonly Measurement[]): void {
+    if (measurements.length > 0) this.#put(vm, { kind: 'measured', measurements });
+  }
+
+  /** What the status stream says from now on; a change is said at once. */
+  setVmState(vm: VmId, vmState: VmState): void {
+    const member = this.#members.get(vm);
+    if (member === undefined || member.vmState === vmState) return;
+    member.vmState = vmState;
+    member.nextStatusMs = this.#deps.clock.monotonicMs();
+    this.#schedule();
+  }
+
+  /** Where a guest channel's client delivers; undefined for an unknown VM. */
+  guestListener(vm: VmId): GuestListener | undefined {
+    const member = this.#members.get(vm);
+    if (member === undefined) return undefined;
+    return {
+      cursor: (area) => member.origin.cursor(area),
+      connected: (generations) => {
+        this.#put(vm, { kind: 'connected', generations });
+        // The cursor must be the new one when this returns, as the client asks for it next.
+        this.#commit();
+        this.setVmState(vm, 'running');
+      },
+      rows: (batch) => this.#takeRows(vm, batch),
+      watermark: (guestTimeUs) => {
+        this.#put(vm, { kind: 'watermark', guestTimeUs });
+      },
+      clockOffset: (offset) => {
+        this.#put(vm, { kind: 'clock-offset', offset });
+      },
+      disconnected: () => {
+        this.setVmState(vm, 'silent');
+      },
+    };
+  }
+
+  /** What each VM's engine has taken and sent. */
+  counts(vm: VmId): StageCounts | undefined {
+    return this.#members.get(vm)?.origin.counts;
+  }
+
+  vmState(vm: VmId): VmState {
+    return this.#members.get(vm)?.vmState ?? 'unknown';
+  }
+
+  #takeRows(vm: VmId, batch: GuestRowBatch): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const member = this.#members.get(vm);
+      if (member === undefined || !this.#isRunning) {
+        reject(stoppedError());
+        return;
+      }
+      if (!this.#put(vm, { kind: 'rows', batch })) {
+        const message = `more than ${inboxEventsMax} events of ${vm} wait: send one batch at a time`;
+        reject(new OriginError('inbox-full', message, { retryable: true }));
+        return;
+      }
+      member.waiting.push({ resolve, reject });
+    });
+  }
+
+  #put(vm: VmId, event: OriginEvent): boolean {
+    const member = this.#members.get(vm);
+    if (member === undefined || !this.#isRunning) return false;
+    if (member.inbox.length >= inboxEventsMax) {
+      this.#deps.log.warn('origin-inbox-full', { vm, eventCount: member.inbox.length });
+      return false;
+    }
+    member.inbox.push(event);
+    this.#schedule();
+    return true;
+  }
+
+  /** The commit runs once what is readable now has been read: that is the batch. */
+  #schedule(): void {
+    if (this.#isScheduled || !this.#isRunning) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      if (this.#isRunning) this.#commit();
+    });
+  }
+
+  #commit(): void {
+    const nowUs = this.#deps.clock.wallUs();
+    const due = [...this.#members.values()].filter((member) => this.#isDue(member, nowUs));
+    if (due.length > 0) this.#commitMembers(due, nowUs);
+    this.#setTimer(nowUs);
+  }
+
+  #isDue(member: Member, nowUs: number): boolean {
+    if (member.inbox.length > 0) return true;
+    if (member.nextStatusMs <= this.#deps.clock.monotonicMs()) return true;
+    const dueUs = member.origin.engine.nextDueUs();
+    return dueUs !== null && dueUs <= nowUs;
+  }
+
+  #commitMembers(members: readonly Member[], nowUs: number): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const commit = this.#deps.database.transaction(() => {
+      for (const member of members) {
+        const isStatusDue = member.nextStatusMs <= nowMs;
+        if (isStatusDue) member.inbox.push({ kind: 'status', vmState: member.vmState });
+        member.origin.commitEvents(member.inbox, nowUs);
+      }
+      this.#atCrashPoint('frames-appended');
+      for (const member of members) member.origin.writeState();
+      this.#atCrashPoint('state-written');
+    });
+    this.#atCrashPoint('batch-taken');
+    try {
+      commit.immediate();
+    } catch (cause) {
+      this.#undo(members, cause);
+      return;
+    }
+    this.#atCrashPoint('committed');
+    for (const member of members) {
+      const frames = member.origin.takeFrames();
+      if (frames.length > 0) this.#deps.forwarder.forward(frames);
+      if (member.nextStatusMs <= nowMs) {
+        member.nextStatusMs = nowMs + this.#options.statusIntervalMs;
+      }
+    }
+    this.#atCrashPoint('forwarded');
+    for (const member of members) {
+      const { waiting } = member;
+      member.inbox = [];
+      member.waiting = [];
+      for (const { resolve } of waiting) resolve();
+    }
+    this.#atCrashPoint('acknowledged');
+  }
+
+  /** Nothing is durable: memory goes back to what is, the guests send again, and what the host measured is lost. */
+  #undo(members: readonly Member[], cause: unknown): void {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    this.#deps.log.error('origin-commit-failed', { reason: message, vmCount: members.length });
+    const error = new OriginError('commit-failed', `the commit failed: ${message}`, {
+      retryable: true,
+      cause,
+    });
+    for (const member of members) {
+      // Rows come again by themselves; a plan, an offset or a watermark must not be forgotten.
+      member.inbox = member.inbox.filter(({ kind }) => keptKinds.has(kind));
+      member.nextStatusMs = this.#deps.clock.monotonicMs() + this.#options.statusIntervalMs;
+      member.origin.load();
+      rejectAll(member, error);
+    }
+  }
+
+  #setTimer(nowUs: number): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
+    const nowMs = this.#deps.clock.monotonicMs();
+    let delayMs = Number.POSITIVE_INFINITY;
+    for (const member of this.#members.values()) {
+      delayMs = Math.min(delayMs, member.nextStatusMs - nowMs);
+      const dueUs = member.origin.engine.nextDueUs();
+      if (dueUs !== null) delayMs = Math.min(delayMs, (dueUs - nowUs) / 1_000);
+      if (member.inbox.length > 0) delayMs = Math.min(delayMs, retryDelayMs);
+    }
+    if (delayMs === Number.POSITIVE_INFINITY || !this.#isRunning) return;
+    const boundedMs = Math.min(timerMaxMs, Math.max(1, Math.ceil(delayMs)));
+    this.#cancelTimer = this.#deps.clock.after(boundedMs, () => {
+      this.#cancelTimer = null;
+      this.#commit();
+    });
+  }
+}
+
+const keptKinds: ReadonlySet<OriginEvent['kind']> = new Set(['plan', 'clock-offset', 'connected']);
+
+function rejectAll(member: Member, error: OriginError): void {
+  const { waiting } = member;
+  member.waiting = [];
+  for (const { reject } of waiting) reject(error);
+}
+
+function stoppedError(): OriginError {
+  return new OriginError('stopped', 'this VM is no longer collected here', { retryable: true });
+}

@@ -1,0 +1,314 @@
+import type { EpochReason, FrameAppender } from '../../broker/ports.ts';
+import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import type { Delivery, Measurement } from '../../common/wire/delivery.ts';
+import type { EncodedFrame, FrameRecord, StreamId, VmState } from '../../common/wire/frame.ts';
+import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
+import type { EngineBounds } from '../specifiers/engine-bounds.ts';
+import {
+  SpecifierEngine,
+  type EngineInput,
+  type MonitoringPlan,
+} from '../specifiers/specifier-engine.ts';
+import { GuestClock } from '../vm/guest-clock.ts';
+import {
+  guestAreas,
+  type GuestArea,
+  type GuestClockOffset,
+  type GuestCursor,
+  type GuestRowBatch,
+} from '../vm/guest-listener.ts';
+import { RowMeasurements } from '../vm/row-measurements.ts';
+import { CursorStore } from './cursor-store.ts';
+import { EngineStore } from './engine-store.ts';
+import { FramePacker, VisibleDeliveries } from './frame-packer.ts';
+
+/** What waits for the next commit, in the order of arrival. */
+export type OriginEvent =
+  | { readonly kind: 'rows'; readonly batch: GuestRowBatch }
+  | { readonly kind: 'connected'; readonly generations: Readonly<Record<GuestArea, string>> }
+  | { readonly kind: 'clock-offset'; readonly offset: GuestClockOffset }
+  | { readonly kind: 'watermark'; readonly guestTimeUs: number }
+  | { readonly kind: 'measured'; readonly measurements: readonly Measurement[] }
+  | { readonly kind: 'resumed' }
+  | { readonly kind: 'plan'; readonly descriptor: VmDescriptor }
+  | { readonly kind: 'status'; readonly vmState: VmState };
+
+/** One VM's part of a commit: applies events to the engine and writes what follows. All calls within a transaction. */
+export class VmOrigin {
+  readonly #appender: FrameAppender;
+  readonly #engineStore: EngineStore;
+  readonly #cursorStore: CursorStore;
+  readonly #dataStream: StreamId;
+  readonly #statusStream: StreamId;
+  readonly #counters = new StageCounters();
+  readonly #clock = new GuestClock();
+  readonly #rows = new RowMeasurements(this.#clock);
+  readonly #bounds: EngineBounds;
+  #engine: SpecifierEngine;
+  #visible: VisibleDeliveries;
+  #cursors: Record<GuestArea, GuestCursor | null> = { encrypted: null, unencrypted: null };
+  #guestWatermarkUs: number | null = null;
+  #reportedLostCount = 0;
+  /** Inputs of this commit that leave something behind in the engine. */
+  #inputs: EngineInput[] = [];
+  #frames: EncodedFrame[] = [];
+  #isPlanChanged = false;
+
+  constructor(
+    deps: { readonly database: Database; readonly appender: FrameAppender },
+    descriptor: VmDescriptor,
+    bounds: EngineBounds,
+  ) {
+    this.#appender = deps.appender;
+    this.#bounds = bounds;
+    this.#dataStream = { vm: descriptor.id, kind: 'data' };
+    this.#statusStream = { vm: descriptor.id, kind: 'status' };
+    this.#engineStore = new EngineStore(deps.database, descriptor.id, bounds);
+    this.#cursorStore = new CursorStore(deps.database, descriptor.id);
+    this.#visible = new VisibleDeliveries(descriptor.monitoring.visibleToIntermediaries);
+    this.#engine = new SpecifierEngine(bounds);
+  }
+
+  get counts(): StageCounts {
+    return this.#counters.snapshot();
+  }
+
+  get engine(): SpecifierEngine {
+    return this.#engine;
+  }
+
+  cursor(area: GuestArea): GuestCursor | null {
+    return this.#cursors[area];
+  }
+
+  /** Reads what is durable: at start, and after a commit that failed. */
+  load(): void {
+    this.#engine = this.#engineStore.load() ?? new SpecifierEngine(this.#bounds);
+    for (const area of guestAreas) this.#cursors[area] = this.#cursorStore.read(area);
+    this.#reportedLostCount = this.#lostCount();
+    this.#inputs = [];
+    this.#frames = [];
+  }
+
+  /** Opens the epochs of a VM that has none; the engine's state being gone though frames exist opens one too. */
+  open(descriptor: VmDescriptor, nowUs: number): readonly EncodedFrame[] {
+    const isNew = this.#engine.descriptorRevision === 0;
+    for (const stream of [this.#dataStream, this.#statusStream]) {
+      const hasEpoch = this.#appender.head(stream) !== undefined;
+      if (!hasEpoch) this.#openEpoch(stream, 'created');
+      else if (isNew) this.#openEpoch(stream, 'store-lost');
+    }
+    const events: OriginEvent[] = isNew ? [] : [{ kind: 'resumed' }];
+    this.commitEvents([...events, { kind: 'plan', descriptor }], nowUs);
+    return this.takeFrames();
+  }
+
+  /** Applies events and writes frames, cursor and engine state. */
+  commitEvents(events: readonly OriginEvent[], nowUs: number): void {
+    const data = new FramePacker((records) => {
+      this.#frames.push(this.#appender.append(this.#dataStream, records));
+    });
+    const status = new FramePacker((records) => {
+      this.#frames.push(this.#appender.append(this.#statusStream, records));
+    });
+    const emit = (delivery: Delivery): void => {
+      this.#counters.forwarded += 1;
+      data.add({ kind: 'delivery', delivery });
+      const visible = this.#visible.of(delivery);
+      if (visible !== null) status.add({ kind: 'delivery', delivery: visible });
+    };
+    for (const event of events) this.#applyEvent(event, nowUs, data, emit);
+    // The time moves an engine only when something is due or was kept; else nothing would be written for it.
+    const dueUs = this.#engine.nextDueUs();
+    if (this.#inputs.length > 0 || (dueUs !== null && dueUs <= nowUs)) {
+      this.#apply({ kind: 'time', nowUs }, emit, true);
+    }
+    this.#reportLost(data);
+    data.flush();
+    for (const event of events) {
+      if (event.kind === 'status') status.add(this.#status(event.vmState));
+    }
+    status.flush();
+  }
+
+  /** Writes the engine's part; after the frames, in the same transaction. */
+  writeState(): void {
+    if (this.#isPlanChanged) this.#engineStore.snapshot(this.#engine);
+    else if (this.#inputs.length > 0) this.#engineStore.write(this.#engine, this.#inputs);
+    this.#isPlanChanged = false;
+    this.#inputs = [];
+  }
+
+  /** Folds the journal, so that the next start replays nothing. */
+  snapshot(): void {
+    this.#engineStore.snapshot(this.#engine);
+  }
+
+  /** Frames appended since the last call, in order of seq for each stream. */
+  takeFrames(): readonly EncodedFrame[] {
+    const frames = this.#frames;
+    this.#frames = [];
+    return frames;
+  }
+
+  /** Closes both streams and forgets the VM's state. */
+  close(): readonly EncodedFrame[] {
+    for (const stream of [this.#dataStream, this.#statusStream]) {
+      if (this.#appender.head(stream) !== undefined) {
+        this.#frames.push(this.#appender.closeEpoch(stream));
+      }
+    }
+    this.#engineStore.remove();
+    this.#cursorStore.remove();
+    return this.takeFrames();
+  }
+
+  #applyEvent(
+    event: OriginEvent,
+    nowUs: number,
+    data: FramePacker,
+    emit: (delivery: Delivery) => void,
+  ): void {
+    switch (event.kind) {
+      case 'rows':
+        this.#takeRows(event.batch, nowUs, data, emit);
+        return;
+      case 'connected':
+        this.#connect(event.generations, data);
+        return;
+      case 'clock-offset':
+        this.#clock.add(event.offset);
+        return;
+      case 'watermark': {
+        const { timeUs, uncertaintyUs } = this.#clock.correct(event.guestTimeUs);
+        // A row may be corrected by an offset that was measured better or worse: leave room for it.
+        this.#takeWatermark(timeUs - uncertaintyUs, emit);
+        return;
+      }
+      case 'measured':
+        this.#counters.accepted += event.measurements.length;
+        this.#takeMeasurements(event.measurements, emit);
+        return;
+      case 'resumed':
+        this.#apply({ kind: 'resumed', nowUs }, emit, true);
+        return;
+      case 'plan':
+        this.#plan(event.descriptor, nowUs, emit);
+        return;
+      case 'status':
+        return;
+    }
+  }
+
+  #takeRows(
+    batch: GuestRowBatch,
+    nowUs: number,
+    data: FramePacker,
+    emit: (delivery: Delivery) => void,
+  ): void {
+    const cursor = this.#cursors[batch.area];
+    if (cursor !== null && cursor.generation !== batch.generation) this.#changeGeneration(data);
+    const afterRowId = cursor?.generation === batch.generation ? cursor.rowId : 0;
+    for (const loss of batch.lost) {
+      if (loss.throughRowId <= afterRowId) continue;
+      this.#counters.dropped += loss.count;
+      data.add(guestLost(loss.count, loss.reason));
+    }
+    for (const row of batch.rows) {
+      if (row.rowId <= afterRowId) continue;
+      this.#counters.accepted += 1;
+      this.#takeMeasurements(this.#rows.of(row), emit);
+    }
+    const newest = batch.rows.at(-1);
+    if (newest !== undefined) {
+      this.#counters.lagMs = (nowUs - this.#clock.correct(newest.savedAtUs).timeUs) / 1_000;
+    }
+    const rowId = Math.max(afterRowId, batch.throughRowId);
+    this.#setCursor(batch.area, { generation: batch.generation, rowId });
+  }
+
+  #takeMeasurements(
+    measurements: readonly Measurement[],
+    emit: (delivery: Delivery) => void,
+  ): void {
+    const isKept = measurements.some(({ dataPoint }) => !this.#engine.isStateless(dataPoint));
+    this.#apply({ kind: 'measurements', measurements }, emit, isKept);
+  }
+
+  #takeWatermark(timeUs: number, emit: (delivery: Delivery) => void): void {
+    if (this.#guestWatermarkUs !== null && timeUs <= this.#guestWatermarkUs) return;
+    this.#guestWatermarkUs = timeUs;
+    this.#apply({ kind: 'watermark', timeUs }, emit, this.#engine.isStateful);
+  }
+
+  #connect(generations: Readonly<Record<GuestArea, string>>, data: FramePacker): void {
+    const changed = guestAreas.filter((area) => {
+      const cursor = this.#cursors[area];
+      return cursor !== null && cursor.generation !== generations[area];
+    });
+    if (changed.length > 0) this.#changeGeneration(data);
+    for (const area of guestAreas) {
+      if (this.#cursors[area]?.generation !== generations[area]) {
+        this.#setCursor(area, { generation: generations[area], rowId: 0 });
+      }
+    }
+  }
+
+  /** What was taken so far belongs to the old epoch, which ends in order: we are its writer. */
+  #changeGeneration(data: FramePacker): void {
+    data.flush();
+    this.#frames.push(this.#appender.closeEpoch(this.#dataStream));
+    this.#openEpoch(this.#dataStream, 'generation-changed');
+  }
+
+  #setCursor(area: GuestArea, cursor: GuestCursor): void {
+    this.#cursors[area] = cursor;
+    this.#cursorStore.write(area, cursor);
+  }
+
+  #plan(descriptor: VmDescriptor, nowUs: number, emit: (delivery: Delivery) => void): void {
+    this.#visible = new VisibleDeliveries(descriptor.monitoring.visibleToIntermediaries);
+    if (descriptor.revision === this.#engine.descriptorRevision) return;
+    const plan: MonitoringPlan = {
+      descriptorRevision: descriptor.revision,
+      specifiers: descriptor.monitoring.specifiers,
+      latenessMaxMs: descriptor.monitoring.latenessMaxMs,
+    };
+    this.#apply({ kind: 'plan', plan, nowUs }, emit, true);
+    this.#isPlanChanged = true;
+  }
+
+  #apply(input: EngineInput, emit: (delivery: Delivery) => void, isKept: boolean): void {
+    this.#engine.apply(input, emit);
+    if (isKept) this.#inputs.push(input);
+  }
+
+  #openEpoch(stream: StreamId, reason: EpochReason): void {
+    const generation = this.#cursors.unencrypted?.generation ?? null;
+    this.#frames.push(this.#appender.openEpoch(stream, { generation, reason }).frame);
+  }
+
+  #reportLost(data: FramePacker): void {
+    const lostCount = this.#lostCount();
+    const newCount = lostCount - this.#reportedLostCount;
+    this.#reportedLostCount = lostCount;
+    if (newCount <= 0) return;
+    this.#counters.dropped += newCount;
+    data.add(guestLost(newCount, 'measurements outside the windows and data points that are kept'));
+  }
+
+  #lostCount(): number {
+    const { unplaced, beyondDataPoints } = this.#engine.counts;
+    return unplaced + beyondDataPoints;
+  }
+
+  #status(vmState: VmState): FrameRecord {
+    const head = this.#appender.head(this.#dataStream) ?? null;
+    return { kind: 'status', vmState, head, watermarkUs: this.#guestWatermarkUs };
+  }
+}
+
+function guestLost(count: number, reason: string): FrameRecord {
+  return { kind: 'lost', where: 'guest-store', count, fromSeq: null, throughSeq: null, reason };
+}

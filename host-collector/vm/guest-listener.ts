@@ -1,0 +1,73 @@
+import type { Value } from '../../common/wire/value.ts';
+
+/** The two databases of a guest; each has its own generation and its own row ids. */
+export const guestAreas = ['encrypted', 'unencrypted'] as const;
+export type GuestArea = (typeof guestAreas)[number];
+
+/** One save of a file, or one line of a logger, as the guest stored it. */
+export interface GuestRow {
+  readonly area: GuestArea;
+  /** The file's path below its area. */
+  readonly table: string;
+  /** Rises over all tables of the area. */
+  readonly rowId: number;
+  /** The guest's clock, µs of the epoch. */
+  readonly savedAtUs: number;
+  readonly columns: readonly string[];
+  /** One for each column. */
+  readonly values: readonly Value[];
+}
+
+/** Everything of one area up to `rowId` of `generation` is durable here. */
+export interface GuestCursor {
+  readonly generation: string;
+  readonly rowId: number;
+}
+
+/** What one fetch brought, in row_id order. */
+export interface GuestRowBatch {
+  readonly area: GuestArea;
+  readonly generation: string;
+  readonly rows: readonly GuestRow[];
+  /** Rows that the guest had to give up before they were fetched. */
+  readonly lost: readonly GuestLoss[];
+  /** Where the cursor stands after this batch. */
+  readonly throughRowId: number;
+}
+
+export interface GuestLoss {
+  readonly fromRowId: number;
+  readonly throughRowId: number;
+  readonly count: number;
+  readonly reason: string;
+}
+
+/** The guest's clock against the host's, in force for rows saved at `sinceGuestUs` and after. */
+export interface GuestClockOffset {
+  readonly sinceGuestUs: number;
+  /** To be added to the guest's time. */
+  readonly offsetUs: number;
+  /** Half the width of the interval that the true offset lies in. */
+  readonly uncertaintyUs: number;
+}
+
+/**
+ * What the client of a guest channel tells, in this order: `connected`, a clock offset, rows and watermarks,
+ * `disconnected`. All but `rows` return at once; the effect is durable with the next commit.
+ */
+export interface GuestListener {
+  /** Where to fetch from; null: from the beginning. */
+  cursor(area: GuestArea): GuestCursor | null;
+  /** The channel is open. A generation that differs from the cursor's opens a new epoch, and the cursor starts over. */
+  connected(generations: Readonly<Record<GuestArea, string>>): void;
+  /**
+   * Takes a batch; resolves once the rows, or the window state that took them in, are durable: acknowledge then.
+   * Rows at or below the cursor are ignored. At most one batch for each area may be under way.
+   * @throws OriginError `commit-failed` (retryable: fetch again from the cursor), `stopped`.
+   */
+  rows(batch: GuestRowBatch): Promise<void>;
+  /** Nothing older than this, on the guest's clock, will come. */
+  watermark(guestTimeUs: number): void;
+  clockOffset(offset: GuestClockOffset): void;
+  disconnected(): void;
+}
