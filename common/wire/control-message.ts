@@ -103,8 +103,6 @@ const headsSchema = z.strictObject({
         epoch: epochSchema,
         /** The newest frame; frames are 1 to `throughSeq`. */
         throughSeq: seq,
-        /** The epoch takes no further frame. */
-        closed: z.boolean(),
       }),
     )
     .max(controlEntriesMax),
