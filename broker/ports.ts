@@ -45,7 +45,7 @@ export interface FrameSink {
       readonly reason: string;
     },
   ): Promise<void>;
-  /** Ranges of seq that are durably here or declared lost, ascending, for each epoch of `stream`. */
+  /** Ranges of seq that were made durable here, retention or not, ascending, for each epoch of `stream`. */
   stored(stream: StreamId): readonly StoredRange[];
 }
 

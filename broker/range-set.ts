@@ -58,6 +58,8 @@ export class RangeSet {
   }
 
   deleteRange(fromSeq: number, throughSeq: number): void {
+    const first = this.#ranges[this.#firstEndingAtOrAfter(fromSeq)];
+    if (first === undefined || first.fromSeq > throughSeq) return;
     const kept = this.#ranges.flatMap((range) => [
       { fromSeq: range.fromSeq, throughSeq: Math.min(range.throughSeq, fromSeq - 1) },
       { fromSeq: Math.max(range.fromSeq, throughSeq + 1), throughSeq: range.throughSeq },

@@ -65,7 +65,7 @@ describe('StreamLog', () => {
     for (const [index, { seq, bytes }] of frames.entries()) {
       expect(seq).toBe(index + 1);
       expect(decodeFrameHeader(bytes)).toMatchObject({
-        header: { seq, epoch, stream, previousHash: Buffer.from(previousHash) },
+        header: { seq, epoch, stream, previousHash: Uint8Array.from(previousHash) },
       });
       previousHash = frameHash(bytes);
     }

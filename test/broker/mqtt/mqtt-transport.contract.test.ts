@@ -90,6 +90,14 @@ function clientOfExternal(kind: 'mosquitto' | 'nats-server', program: string): S
   };
 }
 
+async function connected(start: StartSetting): Promise<Setting & { readonly peer: MqttTransport }> {
+  const setting = await start();
+  const peer = client(setting.url);
+  await peer.start();
+  await eventually(() => setting.side.isConnected && peer.isConnected, { timeoutMs: 10_000 });
+  return { ...setting, peer };
+}
+
 contract('embedded broker, inside', embeddedSide);
 contract('client of the embedded broker', clientOfEmbedded);
 for (const kind of ['mosquitto', 'nats-server'] as const) {
@@ -101,16 +109,8 @@ for (const kind of ['mosquitto', 'nats-server'] as const) {
 
 function contract(title: string, start: StartSetting, skips = false): void {
   describe.skipIf(skips)(`MqttTransport: ${title}`, () => {
-    async function connected(): Promise<Setting & { readonly peer: MqttTransport }> {
-      const setting = await start();
-      const peer = client(setting.url);
-      await peer.start();
-      await eventually(() => setting.side.isConnected && peer.isConnected, { timeoutMs: 10_000 });
-      return { ...setting, peer };
-    }
-
     test.each([0, 1] as const)('carries bytes unchanged both ways with QoS %i', async (qos) => {
-      const { side, peer } = await connected();
+      const { side, peer } = await connected(start);
       const payload = Uint8Array.from({ length: 256 }, (_, index) => index);
       const received: [string, Uint8Array][] = [];
       const take = (topic: string, bytes: Uint8Array): void => {
@@ -129,7 +129,7 @@ function contract(title: string, start: StartSetting, skips = false): void {
     });
 
     test('keeps the order of one topic and delivers only what a filter matches', async () => {
-      const { side, peer } = await connected();
+      const { side, peer } = await connected(start);
       const received: number[] = [];
       await peer.subscribe('n/a/down/live', 0, (_topic, bytes) => {
         received.push(Buffer.from(bytes).readUInt32LE());
@@ -144,7 +144,7 @@ function contract(title: string, start: StartSetting, skips = false): void {
     });
 
     test('carries a message of a megabyte', async () => {
-      const { side, peer } = await connected();
+      const { side, peer } = await connected(start);
       const sizes: number[] = [];
       await peer.subscribe('n/a/down/live', 0, (_topic, bytes) => {
         sizes.push(bytes.length);
@@ -155,7 +155,7 @@ function contract(title: string, start: StartSetting, skips = false): void {
     });
 
     test('ends a subscription that is cancelled', async () => {
-      const { side, peer } = await connected();
+      const { side, peer } = await connected(start);
       const received: string[] = [];
       const cancel = await side.subscribe('n/a/up/one', 1, (topic) => {
         received.push(topic);
@@ -178,7 +178,7 @@ function contract(title: string, start: StartSetting, skips = false): void {
     });
 
     test('a client reconnects after the broker’s restart, with its subscriptions in force', async () => {
-      const { side, peer, stopBroker, restartBroker } = await connected();
+      const { side, peer, stopBroker, restartBroker } = await connected(start);
       const received: string[] = [];
       await peer.subscribe('n/a/down/live', 0, (topic) => {
         received.push(topic);
