@@ -347,7 +347,7 @@ describe('Consumer and Producer', () => {
 
   test('sends a single frame at once and alone, and lets those that come meanwhile share a message', async () => {
     const sizes: number[] = [];
-    let release: () => void = () => {};
+    let release: (() => void) | undefined;
     const slow: MqttTransport = {
       name: 'slow',
       isConnected: true,
@@ -372,7 +372,7 @@ describe('Consumer and Producer', () => {
     expect(sizes).toHaveLength(1);
     for (const frame of frames.slice(1)) origin.producer.forward([frame]);
     expect(sizes).toHaveLength(1);
-    release();
+    release?.();
     await eventually(() => sizes.length === 2, { timeoutMs: 5_000 });
     expect(sizes[1]).toBeGreaterThan(sizes[0]! * 2);
   });
