@@ -47,6 +47,36 @@ export function compileDataPointPattern(pattern: string): (dataPoint: string) =>
   return (dataPoint) => expression.test(dataPoint);
 }
 
+/** The kinds of data points: their first segment, and below it as many segments as there are nulls. */
+const kindShapes = {
+  kpi: ['kpi', null, null],
+  encrypted: ['encrypted', null],
+  infra: ['infra', null, null],
+} as const;
+export type DataPointKind = keyof typeof kindShapes;
+
+/** Whether `pattern` can match any data point of `kind`; so do `**` and `enc*` with one segment below it, for encrypted. */
+export function patternReaches(pattern: string, kind: DataPointKind): boolean {
+  return reaches(pattern.split('/'), kindShapes[kind]);
+}
+
+/** `shape` has at most three segments, so the two ways that `**` can go stay few. */
+function reaches(segments: readonly string[], shape: readonly (string | null)[]): boolean {
+  const [segment, ...rest] = segments;
+  if (segment === undefined) return shape.length === 0;
+  const [name, ...below] = shape;
+  if (segment === '**') {
+    return reaches(rest, shape) || (name !== undefined && reaches(segments, below));
+  }
+  if (name === undefined) return false;
+  return (name === null || compileDataPointPattern(segment)(name)) && reaches(rest, below);
+}
+
+/** Whether `pattern` names exactly one data point. */
+export function isLiteralPattern(pattern: string): boolean {
+  return !pattern.includes('*') && parseDataPoint(pattern) !== undefined;
+}
+
 function escapeSegment(segment: string): string {
   return segment.replaceAll(/[.*+?^${}()|[\]\\/]/g, String.raw`\$&`);
 }

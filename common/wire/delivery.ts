@@ -29,9 +29,12 @@ export interface RawDelivery {
   readonly specifierId: string;
   /** The descriptor's revision that the specifier had. */
   readonly descriptorRevision: number;
-  /** null with a delivery interval of 0. */
+  /** null with a delivery interval of 0. Wider than the interval: a run of empty windows in one. */
   readonly window: Window | null;
-  /** 0 for the first delivery of a window, then 1, 2, ... each time late rows change it. */
+  /**
+   * 0 for the first delivery of a window, then 1, 2, ... each time late rows change it. Deliveries of one window with
+   * the same revision add up (a large window comes in parts); a higher revision replaces the lower ones.
+   */
   readonly revision: number;
   readonly predicateState: PredicateState | null;
   /** Ordered by time, then data point. Empty: the window had none. */
@@ -44,12 +47,12 @@ export interface ProcessedDelivery {
   readonly specifierId: string;
   readonly descriptorRevision: number;
   readonly dataPoint: DataPoint;
-  /** null with a delivery interval of 0 (then count is 1). */
+  /** null with a delivery interval of 0 (then count is 1). Wider than the interval: a run of empty windows in one. */
   readonly window: Window | null;
   readonly revision: number;
   readonly predicateState: PredicateState | null;
   readonly format: Exclude<Format, 'raw'>;
-  /** null when count is 0. */
+  /** null when count is 0. Integers outside the safe range become the nearest number. */
   readonly value: number | null;
   /** Time of the newest measurement that took part; the window's end when none did. */
   readonly timeUs: number;
@@ -57,6 +60,10 @@ export interface ProcessedDelivery {
   readonly count: number;
   /** Measurements that are not numbers. */
   readonly skippedCount: number;
+  /** How many of `count` repeat an older value; absent: none. */
+  readonly heldCount?: number;
+  /** Bound of the relative error of a median over more values than are kept exactly; absent: exact. */
+  readonly relativeErrorMax?: number;
 }
 
 export type Delivery = RawDelivery | ProcessedDelivery;

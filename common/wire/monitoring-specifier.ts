@@ -1,5 +1,7 @@
 import { z } from 'zod';
 
+import { patternReaches } from './data-point.ts';
+
 /**
  * The monitoring part of a VM descriptor (federated-interfaces IV): what to measure, how often, when and in which
  * form to deliver it.
@@ -10,6 +12,10 @@ export const formats = ['raw', 'min', 'max', 'mean', 'median'] as const;
 export type Format = (typeof formats)[number];
 
 const intervalMsMax = 7 * 24 * 3_600_000;
+
+/** A window has at most this many monitoring ticks, and a value is repeated at most this many times. */
+export const ticksPerWindowMax = 100_000;
+export const heldRepeatsMax = 10_000;
 
 const predicateBase = {
   /**
@@ -40,7 +46,8 @@ export const predicateSchema = z.discriminatedUnion('condition', [
     condition: z.literal('changed-by'),
     /** Deliver when the value differs from the last delivered one by at least this much; text: when it differs. */
     delta: z.number().nonnegative(),
-    ...predicateBase,
+    kind: predicateBase.kind,
+    minimumDurationMs: predicateBase.minimumDurationMs,
   }),
 ]);
 /** When a measurement, or a window's processed value, is delivered at all. */
@@ -67,11 +74,30 @@ export const monitoringSpecifierSchema = z
     'a processed format needs values in the clear; encrypted/ data points are delivered raw',
   )
   .refine(
+    ({ monitoringIntervalMs, deliveryIntervalMs }) =>
+      monitoringIntervalMs === 0 || deliveryIntervalMs / monitoringIntervalMs <= ticksPerWindowMax,
+    `a delivery interval holds at most ${ticksPerWindowMax} monitoring intervals`,
+  )
+  .refine(
+    (specifier) => specifier.holdMs <= heldRepeatsMax * repeatIntervalMs(specifier),
+    `holdMs repeats a value at each monitoring (or else delivery) interval, of which it needs one, and at most ${heldRepeatsMax} times`,
+  )
+  .refine(
     (specifier) => specifier.predicate === undefined || !coversEncrypted(specifier.dataPoints),
     'a predicate needs values in the clear; encrypted/ data points are delivered without one',
   );
 export type MonitoringSpecifier = z.output<typeof monitoringSpecifierSchema>;
 
+/** The times at which a held value is repeated: monitoring ticks, else the beginnings of windows; 0: never. */
+function repeatIntervalMs(specifier: {
+  readonly monitoringIntervalMs: number;
+  readonly deliveryIntervalMs: number;
+}): number {
+  return specifier.monitoringIntervalMs > 0
+    ? specifier.monitoringIntervalMs
+    : specifier.deliveryIntervalMs;
+}
+
 function coversEncrypted(pattern: string): boolean {
-  return pattern.startsWith('encrypted/') || pattern.startsWith('encrypted');
+  return patternReaches(pattern, 'encrypted');
 }
