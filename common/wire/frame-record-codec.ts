@@ -140,6 +140,12 @@ export class RecordWriter {
     writer.signedVarint(delivery.timeUs - this.#producedAtUs);
     writer.varint(delivery.count);
     writer.varint(delivery.skippedCount);
+    this.#optional(delivery.heldCount ?? null, (heldCount) => {
+      writer.varint(heldCount);
+    });
+    this.#optional(delivery.relativeErrorMax ?? null, (relativeErrorMax) => {
+      writer.float64(relativeErrorMax);
+    });
   }
 
   #optional<Field>(field: Field | null, write: (field: Field) => void): void {
@@ -223,16 +229,22 @@ export class RecordReader {
 
   #readProcessed(): ProcessedDelivery {
     const reader = this.#reader;
-    const start = this.#readDeliveryStart();
-    return {
+    const processed: ProcessedDelivery = {
       kind: 'processed',
-      ...start,
+      ...this.#readDeliveryStart(),
       dataPoint: this.#measurements.readDataPoint(reader),
       format: this.#oneOf(processedFormats),
       value: this.#optional(() => reader.float64()),
       timeUs: this.#timeUs(),
       count: reader.varint(),
       skippedCount: reader.varint(),
+    };
+    const heldCount = this.#optional(() => reader.varint());
+    const relativeErrorMax = this.#optional(() => reader.float64());
+    return {
+      ...processed,
+      ...(heldCount === null ? {} : { heldCount }),
+      ...(relativeErrorMax === null ? {} : { relativeErrorMax }),
     };
   }
 
