@@ -32,7 +32,20 @@ export interface FrameSink {
    * already is ignored.
    */
   store(frames: readonly EncodedFrame[]): Promise<void>;
-  /** Ranges of seq that are durably here, ascending, for each epoch of `stream`. */
+  /**
+   * Makes durable that the producer has given up `range`, and why; withdrawn when one of its frames is stored after
+   * all.
+   */
+  declareLost(
+    stream: StreamId,
+    lost: {
+      readonly epoch: Epoch;
+      readonly fromSeq: number;
+      readonly throughSeq: number;
+      readonly reason: string;
+    },
+  ): Promise<void>;
+  /** Ranges of seq that were made durable here, retention or not, ascending, for each epoch of `stream`. */
   stored(stream: StreamId): readonly StoredRange[];
 }
 

@@ -1,0 +1,440 @@
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import { StageCounters } from '../../common/runtime/stage-counters.ts';
+import {
+  controlEntriesMax,
+  controlMessageVersion,
+  decodeDownstream,
+  encodeControl,
+  type DownstreamMessage,
+  type UpstreamMessage,
+} from '../../common/wire/control-message.ts';
+import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
+import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { StoredBy } from '../log/log-cursors.ts';
+import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
+import type { FrameSink } from '../ports.ts';
+import { epochKey, streamKey } from '../stream-key.ts';
+import { EpochState } from './epoch-state.ts';
+import { RangeRequests } from './range-requests.ts';
+
+export interface ConsumerOptions {
+  /** The subtree that consumer and producer share. */
+  readonly relation: string;
+  readonly streams: 'all' | readonly StreamId[];
+  /** What a stored frame means upstream: a primary site is the final reader. */
+  readonly storedBy: StoredBy;
+  /** Frames handed to the sink and not yet durable; beyond it frames are dropped and asked for later. */
+  readonly storingBytesMax: number;
+  /** Bytes of back-fill under way for one query. */
+  readonly creditBytes: number;
+  readonly queriesMax: number;
+  /** A query that brings nothing for this long is asked again. */
+  readonly queryTimeoutMs: number;
+  /** How often stored watermarks go upstream at most. */
+  readonly reportIntervalMs: number;
+  /** How often time-outs are looked at; the producer's silence counts from its own announcing interval. */
+  readonly checkIntervalMs: number;
+}
+
+export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = {
+  streams: 'all',
+  storingBytesMax: 32 * 1_024 * 1_024,
+  creditBytes: 512 * 1_024,
+  queriesMax: 4,
+  queryTimeoutMs: 5_000,
+  reportIntervalMs: 100,
+  checkIntervalMs: 500,
+};
+
+export interface ConsumerDeps {
+  readonly transport: MqttTransport;
+  readonly sink: FrameSink;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+const sessionBytes = 8;
+const announceIntervalUnknownMs = 1_000;
+/** So many announcing intervals without a word mean that the producer does not know us any more. */
+const silentIntervalsMax = 3;
+/** A frame that breaks the hash chain is fetched anew this many times, then it is recorded as lost. */
+const chainRefusalsMax = 3;
+const brokenChainReason = 'the frame contradicts its neighbours’ hashes';
+
+/**
+ * The GMA consumer of one producer: takes live frames, sees gaps, asks for what it lacks after starting, reconnecting or
+ * losing, and hands each frame to its sink once. Live frames may overtake the back-fill. What the sink has made durable
+ * is acknowledged upstream.
+ *
+ *   disconnected --connection--> subscribing --subscribed--> live  (heads: gaps -> queries; live: gaps -> queries)
+ *        ^                          ^------ silence, refusal, other instance ------'
+ *        '----------------------------- connection lost -----------------'
+ */
+export class Consumer implements Service {
+  readonly name = 'consumer';
+  /** `dropped` counts duplicates and frames that came faster than the sink; nothing of it is lost. */
+  readonly counters = new StageCounters();
+  readonly #deps: ConsumerDeps;
+  readonly #options: ConsumerOptions;
+  readonly #topics: RelationTopics;
+  readonly #epochs = new Map<string, EpochState>();
+  readonly #knownStreams = new Set<string>();
+  readonly #requests: RangeRequests;
+  readonly #unreported = new Set<EpochState>();
+  #cancels: Cancel[] = [];
+  #cancelReport: Cancel = () => {};
+  #session = '';
+  #instance: string | undefined;
+  #announceIntervalMs = announceIntervalUnknownMs;
+  #heardAtMs = 0;
+  #storingBytes = 0;
+  #storing = new Set<Promise<void>>();
+  #pending: EncodedFrame[] = [];
+  #isReportDue = false;
+
+  constructor(deps: ConsumerDeps, options: ConsumerOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#topics = relationTopics(options.relation);
+    this.#requests = new RangeRequests(deps, options, (message) => {
+      this.#send({ ...message, session: this.#session });
+    });
+  }
+
+  /** True while the producer answers: the newest frame here is the newest there, but for what is under way. */
+  get isLive(): boolean {
+    return this.#instance !== undefined;
+  }
+
+  async start(): Promise<void> {
+    const { transport, clock } = this.#deps;
+    this.#cancels.push(
+      await transport.subscribe(this.#topics.downControl, 1, (_topic, payload) => {
+        this.#onControl(payload);
+      }),
+      await transport.subscribe(this.#topics.live, 0, (_topic, payload) => {
+        this.#onFrames(payload, undefined);
+      }),
+      await transport.subscribe(this.#topics.rangeFilter, 0, (topic, payload) => {
+        const request = this.#topics.requestOf(topic);
+        if (request !== undefined) this.#onFrames(payload, request);
+      }),
+      transport.onConnection((isConnected) => {
+        if (isConnected) this.#subscribe();
+        else this.#disconnected();
+      }),
+      clock.every(this.#options.checkIntervalMs, () => {
+        this.#check();
+      }),
+    );
+    if (transport.isConnected) this.#subscribe();
+  }
+
+  /** Waits for what the sink has in hand and tells the producer about it. */
+  async stop(): Promise<void> {
+    for (const cancel of this.#cancels.splice(0)) cancel();
+    this.#cancelReport();
+    this.#flush();
+    await Promise.all(this.#storing);
+    this.#report();
+    this.#instance = undefined;
+  }
+
+  /** Ends the durable cursor at the producer: it keeps nothing for us any longer. */
+  unsubscribe(): void {
+    this.#send({ ...this.#base('unsubscribe') });
+  }
+
+  #subscribe(): void {
+    this.#session = Buffer.from(this.#deps.random.bytes(sessionBytes)).toString('hex');
+    this.#instance = undefined;
+    this.#heardAtMs = this.#deps.clock.monotonicMs();
+    this.#requests.clear();
+    const { streams } = this.#options;
+    this.#send({ ...this.#base('subscribe'), streams: streams === 'all' ? 'all' : [...streams] });
+  }
+
+  #disconnected(): void {
+    this.#instance = undefined;
+    this.#requests.clear();
+  }
+
+  #onControl(payload: Uint8Array): void {
+    const decoded = decodeDownstream(payload);
+    if (!decoded.ok) {
+      this.counters.failed += 1;
+      this.#deps.log.warn('control-message-refused', { code: decoded.code, rule: decoded.rule });
+      return;
+    }
+    if (decoded.message.session === this.#session) this.#onMessage(decoded.message);
+  }
+
+  #onMessage(message: DownstreamMessage): void {
+    this.#heardAtMs = this.#deps.clock.monotonicMs();
+    switch (message.kind) {
+      case 'subscribed':
+        this.#instance = message.instance;
+        this.#announceIntervalMs = message.announceIntervalMs;
+        this.#deps.log.info('subscribed', { relation: this.#options.relation });
+        return;
+      case 'refused':
+        this.#onRefused(message);
+        return;
+      case 'heads':
+        for (const { stream, epoch, throughSeq } of message.heads) {
+          const state = this.#epoch(stream, epoch);
+          state.headSeq = Math.max(state.headSeq, throughSeq);
+          this.#query(state);
+        }
+        return;
+      case 'range-end':
+        this.#onRangeEnd(message);
+        return;
+    }
+  }
+
+  #onRefused(message: DownstreamMessage & { readonly kind: 'refused' }): void {
+    if (message.request !== null) {
+      this.#requests.end(message.request);
+      return;
+    }
+    if (message.code === 'not-subscribed') {
+      this.#subscribe();
+      return;
+    }
+    this.#deps.log.error('subscription-refused', {
+      relation: this.#options.relation,
+      code: message.code,
+    });
+  }
+
+  #onRangeEnd(message: DownstreamMessage & { readonly kind: 'range-end' }): void {
+    // Frames of the range that came just before are still pending: take them into account first.
+    const state = this.#requests.end(message.request);
+    if (state === undefined) return;
+    for (const lost of message.lost) {
+      for (const gap of state.received.gaps(lost.fromSeq, lost.throughSeq)) {
+        this.#declareLost(state, { ...gap, reason: lost.reason });
+      }
+    }
+    this.#query(state);
+  }
+
+  #declareLost(
+    state: EpochState,
+    lost: { readonly fromSeq: number; readonly throughSeq: number; readonly reason: string },
+  ): void {
+    const { stream, epoch } = state;
+    state.noteLost(lost);
+    this.#track(this.#recordLoss(state, lost));
+    this.#deps.log.warn('frames-lost', {
+      stream: streamKey(stream),
+      epoch: epoch.number,
+      ...lost,
+    });
+  }
+
+  async #recordLoss(
+    state: EpochState,
+    lost: { readonly fromSeq: number; readonly throughSeq: number; readonly reason: string },
+  ): Promise<void> {
+    try {
+      await this.#deps.sink.declareLost(state.stream, { epoch: state.epoch, ...lost });
+      state.stored.addRange(lost.fromSeq, lost.throughSeq);
+      this.#noteStored(state);
+    } catch (cause) {
+      state.received.deleteRange(lost.fromSeq, lost.throughSeq);
+      this.#deps.log.error('loss-not-recorded', { cause: String(cause) });
+    }
+  }
+
+  #onFrames(payload: Uint8Array, request: string | undefined): void {
+    const batch = decodeFrameBatch(payload);
+    if (!batch.ok) {
+      this.#refuseBytes(batch.rule);
+      return;
+    }
+    for (const bytes of batch.frames) {
+      const decoded = decodeFrameHeader(bytes);
+      if (decoded.ok) this.#take({ header: decoded.header, bytes });
+      else this.#refuseBytes(decoded.problem.rule);
+    }
+    if (request !== undefined) this.#requests.progressed(request, payload.length);
+  }
+
+  #refuseBytes(rule: string): void {
+    this.counters.failed += 1;
+    this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
+  }
+
+  #take(frame: EncodedFrame): void {
+    const { stream, epoch, seq } = frame.header;
+    const state = this.#epoch(stream, epoch);
+    this.counters.accepted += 1;
+    const isFull = this.#storingBytes + frame.bytes.length > this.#options.storingBytesMax;
+    if (state.isDuplicate(seq) || (isFull && this.#storingBytes > 0)) {
+      state.headSeq = Math.max(state.headSeq, seq);
+      this.counters.dropped += 1;
+      return;
+    }
+    if (!state.take(frame)) {
+      this.#chainBroken(state, seq);
+      return;
+    }
+    this.#storingBytes += frame.bytes.length;
+    this.#pending.push(frame);
+    // Frames that arrived in one piece of the connection are stored in one transaction.
+    if (this.#pending.length === 1) {
+      setImmediate(() => {
+        this.#flush();
+      });
+    }
+    if (state.received.contiguousThroughSeq < state.headSeq) this.#query(state);
+  }
+
+  #chainBroken(state: EpochState, seq: number): void {
+    this.counters.failed += 1;
+    const refusals = state.refusalsOf(seq);
+    this.#deps.log.error('hash-chain-broken', {
+      stream: streamKey(state.stream),
+      epoch: state.epoch.number,
+      seq,
+      refusals,
+    });
+    if (refusals < chainRefusalsMax) this.#query(state);
+    else this.#declareLost(state, { fromSeq: seq, throughSeq: seq, reason: brokenChainReason });
+  }
+
+  #flush(): void {
+    const frames = this.#pending;
+    if (frames.length === 0) return;
+    this.#pending = [];
+    this.#track(this.#store(frames));
+  }
+
+  async #store(frames: readonly EncodedFrame[]): Promise<void> {
+    const bytes = frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
+    try {
+      await this.#deps.sink.store(frames);
+      for (const { header } of frames) {
+        const state = this.#epoch(header.stream, header.epoch);
+        state.stored.add(header.seq);
+        this.#noteStored(state);
+      }
+      this.counters.forwarded += frames.length;
+      const newest = frames.at(-1);
+      if (newest !== undefined) {
+        this.counters.lagMs = (this.#deps.clock.wallUs() - newest.header.producedAtUs) / 1_000;
+      }
+    } catch (cause) {
+      this.counters.failed += frames.length;
+      this.#deps.log.error('frames-not-stored', {
+        frameCount: frames.length,
+        cause: String(cause),
+      });
+      for (const { header } of frames) {
+        this.#epoch(header.stream, header.epoch).forget([header.seq]);
+      }
+    } finally {
+      this.#storingBytes -= bytes;
+      this.#requests.grantCredit();
+    }
+  }
+
+  /** Keeps work that never rejects until it is done, so that stop can wait for it. */
+  #track(work: Promise<void>): void {
+    const tracked = work.finally(() => {
+      this.#storing.delete(tracked);
+    });
+    this.#storing.add(tracked);
+  }
+
+  #query(state: EpochState): void {
+    if (this.#instance === undefined) return;
+    if (this.#storingBytes > this.#options.storingBytesMax / 2) return;
+    this.#requests.query(state);
+  }
+
+  #noteStored(state: EpochState): void {
+    if (state.watermark <= state.reportedThroughSeq) return;
+    this.#unreported.add(state);
+    if (this.#isReportDue) return;
+    this.#isReportDue = true;
+    this.#cancelReport = this.#deps.clock.after(this.#options.reportIntervalMs, () => {
+      this.#report();
+    });
+  }
+
+  #report(): void {
+    this.#isReportDue = false;
+    if (this.#instance === undefined || this.#unreported.size === 0) return;
+    const states = [...this.#unreported].slice(0, controlEntriesMax);
+    const watermarks = states.map((state) => {
+      this.#unreported.delete(state);
+      state.reportedThroughSeq = state.watermark;
+      return { stream: state.stream, epoch: state.epoch, throughSeq: state.watermark };
+    });
+    this.#send({ ...this.#base('stored'), by: this.#options.storedBy, watermarks });
+    const next = this.#unreported.values().next().value;
+    if (next !== undefined) this.#noteStored(next);
+  }
+
+  #check(): void {
+    if (!this.#deps.transport.isConnected) return;
+    const silenceMs = this.#deps.clock.monotonicMs() - this.#heardAtMs;
+    if (silenceMs > this.#announceIntervalMs * silentIntervalsMax) {
+      this.#deps.log.warn('producer-silent', { relation: this.#options.relation, silenceMs });
+      this.#subscribe();
+      return;
+    }
+    this.#requests.dropTimedOut();
+    for (const state of this.#epochs.values()) this.#query(state);
+    if (this.#unreported.size > 0 && !this.#isReportDue) this.#report();
+  }
+
+  #epoch(stream: StreamId, epoch: Epoch): EpochState {
+    const key = epochKey(stream, epoch);
+    const known = this.#epochs.get(key);
+    if (known !== undefined) return known;
+    this.#loadStream(stream);
+    const loaded = this.#epochs.get(key);
+    if (loaded !== undefined) return loaded;
+    const state = new EpochState(stream, epoch);
+    this.#epochs.set(key, state);
+    return state;
+  }
+
+  #loadStream(stream: StreamId): void {
+    const key = streamKey(stream);
+    if (this.#knownStreams.has(key)) return;
+    this.#knownStreams.add(key);
+    for (const { epoch, ...range } of this.#deps.sink.stored(stream)) {
+      const state = this.#epoch(stream, epoch);
+      state.noteStoredBefore(range);
+      this.#unreported.add(state);
+    }
+  }
+
+  #base<Kind extends UpstreamMessage['kind']>(
+    kind: Kind,
+  ): { readonly v: typeof controlMessageVersion; readonly session: string; readonly kind: Kind } {
+    return { v: controlMessageVersion, session: this.#session, kind };
+  }
+
+  #send(message: UpstreamMessage): void {
+    this.#deps.transport
+      .publish(this.#topics.upControl, encodeControl(message), 1)
+      .catch((cause: unknown) => {
+        this.#deps.log.debug('control-message-not-sent', {
+          kind: message.kind,
+          cause: String(cause),
+        });
+      });
+  }
+}

@@ -1,0 +1,105 @@
+import { frameHash } from '../../common/wire/frame-codec.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import { RangeSet, type SeqRange } from '../range-set.ts';
+
+/**
+ * What a consumer knows of one epoch. `received` are frames that are stored, on their way into the store, or declared
+ * lost by the producer; `stored` those that are durable or declared lost.
+ */
+export class EpochState {
+  readonly stream: StreamId;
+  readonly epoch: Epoch;
+  readonly received = new RangeSet();
+  readonly stored = new RangeSet();
+  readonly #lost = new RangeSet();
+  /** The newest frame that is known to exist. */
+  headSeq = 0;
+  /** What the producer was told last. */
+  reportedThroughSeq = 0;
+  /** No query before this (monotonic): the last one brought nothing. */
+  queryNotBeforeMs = 0;
+  fruitlessQueries = 0;
+  /** Hashes of received frames whose successor is not yet here, and what the successors' headers demand. */
+  readonly #hashes = new Map<number, Uint8Array>();
+  readonly #demandedHashes = new Map<number, Uint8Array>();
+  readonly #refusals = new Map<number, number>();
+
+  constructor(stream: StreamId, epoch: Epoch) {
+    this.stream = stream;
+    this.epoch = epoch;
+  }
+
+  /** Frames that the sink had when we started. */
+  noteStoredBefore(range: SeqRange): void {
+    this.received.addRange(range.fromSeq, range.throughSeq);
+    this.stored.addRange(range.fromSeq, range.throughSeq);
+    this.headSeq = Math.max(this.headSeq, range.throughSeq);
+  }
+
+  /** The producer gave these up; no query asks for them, but one that appears after all is taken. */
+  noteLost(range: SeqRange): void {
+    this.received.addRange(range.fromSeq, range.throughSeq);
+    this.#lost.addRange(range.fromSeq, range.throughSeq);
+  }
+
+  isDuplicate(seq: number): boolean {
+    return this.received.has(seq) && !this.#lost.has(seq);
+  }
+
+  /** Every frame up to here is stored or declared lost. */
+  get watermark(): number {
+    return this.stored.contiguousThroughSeq;
+  }
+
+  /** What is known to exist and not here. */
+  gaps(): SeqRange[] {
+    if (this.received.contiguousThroughSeq >= this.headSeq) return [];
+    return this.received.gaps(1, this.headSeq);
+  }
+
+  /**
+   * Takes a new frame in, if it fits its neighbours' hashes where those are known. Call only when it is no duplicate.
+   * Returns false, and takes nothing in, when the chain is broken.
+   */
+  take(frame: EncodedFrame): boolean {
+    const { seq, previousHash } = frame.header;
+    const hash = frameHash(frame.bytes);
+    const before = this.#hashes.get(seq - 1);
+    const demanded = this.#demandedHashes.get(seq);
+    if (before !== undefined && !isSame(before, previousHash)) return this.#refuse(seq);
+    if (demanded !== undefined && !isSame(demanded, hash)) return this.#refuse(seq);
+    if (before === undefined) this.#demandedHashes.set(seq - 1, Uint8Array.from(previousHash));
+    else this.#hashes.delete(seq - 1);
+    if (demanded === undefined) this.#hashes.set(seq, hash);
+    else this.#demandedHashes.delete(seq);
+    if (seq === 1 || this.received.has(seq - 1)) this.#demandedHashes.delete(seq - 1);
+    if (this.received.has(seq + 1)) this.#hashes.delete(seq);
+    this.received.add(seq);
+    this.#lost.deleteRange(seq, seq);
+    this.headSeq = Math.max(this.headSeq, seq);
+    return true;
+  }
+
+  refusalsOf(seq: number): number {
+    return this.#refusals.get(seq) ?? 0;
+  }
+
+  /** Frames that could not be stored are as if never received. */
+  forget(seqs: readonly number[]): void {
+    for (const seq of seqs) {
+      this.received.deleteRange(seq, seq);
+      this.#hashes.delete(seq);
+      this.#demandedHashes.delete(seq - 1);
+    }
+  }
+
+  #refuse(seq: number): false {
+    this.#refusals.set(seq, this.refusalsOf(seq) + 1);
+    this.headSeq = Math.max(this.headSeq, seq);
+    return false;
+  }
+}
+
+function isSame(left: Uint8Array, right: Uint8Array): boolean {
+  return Buffer.compare(left, right) === 0;
+}

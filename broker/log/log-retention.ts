@@ -1,0 +1,199 @@
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Database, Statement } from '../../common/sqlite/database.ts';
+import type { StoredBy } from './log-cursors.ts';
+
+export interface LogRetentionOptions {
+  /** Frames older than this go, stored or not. */
+  readonly ageMaxMs: number;
+  /** Encoded frames in all; above it the log is under pressure. */
+  readonly bytesMax: number;
+}
+
+/** What one pass did. `lostFrames` were needed by a subscriber and have a durable record now. */
+export interface PruneResult {
+  readonly prunedFrames: number;
+  readonly lostFrames: number;
+  /** More is to be pruned: call again soon. */
+  readonly more: boolean;
+}
+
+/** How far below the bound a pass goes, so that it is not needed again at once. */
+const targetRatio = 0.9;
+const scanFramesMax = 1_024;
+/** A pass looks at this many frames at most, so that the log's owner is not held up. */
+const scansPerPassMax = 16;
+/** Empty epochs that are kept for each stream, so that a late reader learns what it missed. */
+const emptyEpochsMax = 256;
+
+interface Candidate {
+  readonly frame_id: number;
+  readonly epoch_id: number;
+  readonly seq: number;
+  readonly produced_at_us: number;
+  readonly size_bytes: number;
+}
+
+/**
+ * Prunes a stream log in this order until age and bytes are within their bounds:
+ *
+ *   1. what every subscriber's final reader has stored
+ *   2. what every subscriber itself (the next hop) has stored
+ *   3. the oldest, with a durable `lost` record for each range: never silence
+ *
+ * Without subscribers nothing counts as stored. Frames of an epoch go from its beginning only.
+ */
+export class LogRetention {
+  readonly #database: Database;
+  readonly #clock: Clock;
+  readonly #options: LogRetentionOptions;
+  readonly #scan: Statement<[number], Candidate>;
+  readonly #delete: Statement<[number]>;
+  readonly #shrink: Statement<[number, number]>;
+
+  constructor(
+    deps: { readonly database: Database; readonly clock: Clock },
+    options: LogRetentionOptions,
+  ) {
+    this.#database = deps.database;
+    this.#clock = deps.clock;
+    this.#options = options;
+    this.#scan = deps.database.prepare(
+      `SELECT frame_id, epoch_id, seq, produced_at_us, length(bytes) AS size_bytes
+       FROM stream_log_frames WHERE frame_id > ? ORDER BY frame_id LIMIT ${scanFramesMax}`,
+    );
+    this.#delete = deps.database.prepare('DELETE FROM stream_log_frames WHERE frame_id = ?');
+    this.#shrink = deps.database.prepare(
+      'UPDATE stream_log_epochs SET bytes = bytes - ? WHERE epoch_id = ?',
+    );
+  }
+
+  /** Encoded frames in the log, in bytes. */
+  logBytes(): number {
+    const row = this.#database
+      .prepare<[], { bytes: number }>('SELECT total(bytes) AS bytes FROM stream_log_epochs')
+      .get();
+    return row?.bytes ?? 0;
+  }
+
+  /** One bounded pass, in a transaction of its own. */
+  prune(): PruneResult {
+    return this.#database.transaction(() => this.#prune()).immediate();
+  }
+
+  #prune(): PruneResult {
+    const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs());
+    const finallyStored = this.#storedByAll('final-reader');
+    const storedNext = this.#storedByAll('next-hop');
+    this.#sweep(pass, isStored(finallyStored), false);
+    this.#sweep(pass, isStored(storedNext), false);
+    const neverStored = (frame: Candidate): boolean =>
+      frame.seq >
+      Math.max(storedNext.get(frame.epoch_id) ?? 0, finallyStored.get(frame.epoch_id) ?? 0);
+    this.#sweep(pass, neverStored, true);
+    this.#dropEmptyEpochs();
+    return {
+      prunedFrames: pass.prunedFrames,
+      lostFrames: pass.lostFrames,
+      more: pass.scansLeft === 0,
+    };
+  }
+
+  #sweep(pass: Pass, eligible: (frame: Candidate) => boolean, isLoss: boolean): void {
+    let afterFrameId = 0;
+    while (pass.scansLeft > 0) {
+      pass.scansLeft -= 1;
+      const frames = this.#scan.all(afterFrameId);
+      for (const frame of frames) {
+        afterFrameId = frame.frame_id;
+        if (!pass.wants(frame)) return;
+        if (eligible(frame)) this.#remove(pass, frame, isLoss);
+      }
+      if (frames.length < scanFramesMax) return;
+    }
+  }
+
+  #remove(pass: Pass, frame: Candidate, isLoss: boolean): void {
+    if (isLoss) this.#declareLost(frame, pass.reasonFor(frame));
+    this.#delete.run(frame.frame_id);
+    this.#shrink.run(frame.size_bytes, frame.epoch_id);
+    pass.removed(frame, isLoss);
+  }
+
+  #declareLost(frame: Candidate, reason: string): void {
+    const extended = this.#database
+      .prepare<[number, number, number, string]>(
+        `UPDATE stream_log_lost SET through_seq = ? WHERE epoch_id = ? AND through_seq = ? AND reason = ?`,
+      )
+      .run(frame.seq, frame.epoch_id, frame.seq - 1, reason);
+    if (extended.changes > 0) return;
+    this.#database
+      .prepare<[number, number, number, number, string]>(
+        'INSERT INTO stream_log_lost (epoch_id, from_seq, through_seq, declared_at_us, reason) VALUES (?, ?, ?, ?, ?)',
+      )
+      .run(frame.epoch_id, frame.seq, frame.seq, this.#clock.wallUs(), reason);
+  }
+
+  /** For each epoch, what all subscribers have; epochs that one has nothing of are absent. */
+  #storedByAll(storedBy: StoredBy): Map<number, number> {
+    const rows = this.#database
+      .prepare<[StoredBy], { epoch_id: number; through_seq: number }>(
+        `SELECT epoch_id, min(through_seq) AS through_seq FROM stream_log_watermarks WHERE stored_by = ?
+         GROUP BY epoch_id HAVING count(*) = (SELECT count(*) FROM stream_log_subscribers)`,
+      )
+      .all(storedBy);
+    return new Map(rows.map((row) => [row.epoch_id, row.through_seq]));
+  }
+
+  #dropEmptyEpochs(): void {
+    this.#database
+      .prepare(
+        `DELETE FROM stream_log_epochs WHERE bytes = 0 AND epoch_id IN (
+           SELECT epoch_id FROM (
+             SELECT epoch_id, row_number() OVER (PARTITION BY vm, kind ORDER BY epoch_id DESC) AS age
+             FROM stream_log_epochs) WHERE age > ${emptyEpochsMax})`,
+      )
+      .run();
+  }
+}
+
+function isStored(throughByEpoch: ReadonlyMap<number, number>): (frame: Candidate) => boolean {
+  return (frame) => frame.seq <= (throughByEpoch.get(frame.epoch_id) ?? 0);
+}
+
+/** What is still to be done in one pass over the log. */
+class Pass {
+  prunedFrames = 0;
+  lostFrames = 0;
+  scansLeft = scansPerPassMax;
+  readonly #oldestUs: number;
+  readonly #targetBytes: number;
+  #bytes: number;
+
+  constructor(bytes: number, options: LogRetentionOptions, nowUs: number) {
+    this.#bytes = bytes;
+    this.#oldestUs = nowUs - options.ageMaxMs * 1_000;
+    this.#targetBytes =
+      bytes > options.bytesMax ? options.bytesMax * targetRatio : options.bytesMax;
+  }
+
+  /** Frames come in the order of their arrival, so the first that is neither too old nor too much ends a sweep. */
+  wants(frame: Candidate): boolean {
+    return this.#isTooMuch || frame.produced_at_us < this.#oldestUs;
+  }
+
+  reasonFor(frame: Candidate): string {
+    return frame.produced_at_us < this.#oldestUs
+      ? 'older than the log’s age bound and not stored by every subscriber'
+      : 'the log’s size bound was reached before every subscriber had stored it';
+  }
+
+  removed(frame: Candidate, isLoss: boolean): void {
+    this.#bytes -= frame.size_bytes;
+    this.prunedFrames += 1;
+    if (isLoss) this.lostFrames += 1;
+  }
+
+  get #isTooMuch(): boolean {
+    return this.#bytes > this.#targetBytes;
+  }
+}

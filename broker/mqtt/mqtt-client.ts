@@ -1,0 +1,249 @@
+import { connect as connectTcp } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+
+import {
+  MqttClient as Connection,
+  type IClientOptions,
+  type MqttClient as MqttConnection,
+} from 'mqtt';
+
+import {
+  backoffDelayMs,
+  reconnectPolicy,
+  type BackoffPolicy,
+} from '../../common/runtime/backoff.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import {
+  MqttError,
+  type MessageHandler,
+  type MqttTransport,
+  type QualityOfService,
+} from './mqtt-transport.ts';
+import { topicMatches } from './topics.ts';
+
+export interface MqttClientOptions {
+  /** `mqtt://host:port` or `mqtts://host:port`. */
+  readonly url: string;
+  readonly username?: string;
+  readonly password?: string;
+  /** A half-open connection is noticed within one and a half of it (MQTT 3.1.1, 3.1.2.10 and PINGREQ). */
+  readonly keepaliveSeconds: number;
+  readonly connectTimeoutMs: number;
+  readonly reconnect: BackoffPolicy;
+}
+
+export const mqttClientDefaults = {
+  keepaliveSeconds: 5,
+  connectTimeoutMs: 5_000,
+  reconnect: reconnectPolicy,
+} as const;
+
+interface Subscription {
+  readonly filter: string;
+  readonly qos: QualityOfService;
+  readonly handler: MessageHandler;
+}
+
+const clientIdBytes = 9;
+const defaultPort = { 'mqtt:': 1_883, 'mqtts:': 8_883 } as const;
+
+/**
+ * A client of any MQTT 3.1.1 broker. Connects in the background from `start` on, again and again with backoff;
+ * `isConnected` and `onConnection` tell how it stands. Publishing without a connection is refused, never queued.
+ *
+ *   stopped --start--> connecting --CONNACK, SUBACKs--> connected --close, keepalive--> backing off --> connecting
+ */
+export class MqttClient implements MqttTransport {
+  readonly name = 'mqtt-client';
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #log: Log;
+  readonly #options: MqttClientOptions;
+  readonly #subscriptions = new Set<Subscription>();
+  readonly #listeners = new Set<(isConnected: boolean) => void>();
+  #connection: MqttConnection | undefined;
+  #isConnected = false;
+  #isStopped = true;
+  #failedAttempts = 0;
+  #cancelRetry: Cancel = () => {};
+
+  constructor(
+    deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+    options: MqttClientOptions,
+  ) {
+    this.#clock = deps.clock;
+    this.#random = deps.random;
+    this.#log = deps.log;
+    this.#options = options;
+  }
+
+  get isConnected(): boolean {
+    return this.#isConnected;
+  }
+
+  start(): Promise<void> {
+    this.#isStopped = false;
+    this.#connect();
+    return Promise.resolve();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#cancelRetry();
+    const connection = this.#connection;
+    this.#connection = undefined;
+    this.#setConnected(false);
+    if (connection !== undefined) await connection.endAsync(true);
+  }
+
+  publish(topic: string, payload: Uint8Array, qos: QualityOfService): Promise<void> {
+    const connection = this.#connection;
+    if (connection === undefined || !this.#isConnected) return Promise.reject(this.#notConnected());
+    const buffer = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+    return new Promise((resolve, reject) => {
+      connection.publish(topic, buffer, { qos }, (cause) => {
+        if (cause === undefined || cause === null) {
+          resolve();
+          return;
+        }
+        const message = `publishing to ${topic} failed: ${cause.message}`;
+        reject(new MqttError('mqtt-publish-failed', message, { retryable: true, cause }));
+      });
+    });
+  }
+
+  async subscribe(filter: string, qos: QualityOfService, handler: MessageHandler): Promise<Cancel> {
+    const subscription = { filter, qos, handler };
+    this.#subscriptions.add(subscription);
+    if (this.#connection !== undefined && this.#isConnected) {
+      await this.#sendSubscriptions(this.#connection, [subscription]);
+    }
+    return () => {
+      this.#subscriptions.delete(subscription);
+      const isStillUsed = [...this.#subscriptions].some((other) => other.filter === filter);
+      if (!isStillUsed && this.#isConnected) this.#connection?.unsubscribe(filter);
+    };
+  }
+
+  onConnection(listener: (isConnected: boolean) => void): Cancel {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  #connect(): void {
+    const connection = new Connection(() => this.#openSocket(), this.#connectionOptions());
+    this.#connection = connection;
+    connection.on('connect', () => {
+      this.#onConnected(connection).catch((cause: unknown) => {
+        this.#log.warn('mqtt-subscribe-failed', { cause: messageOf(cause) });
+        connection.end(true);
+      });
+    });
+    connection.on('message', (topic, payload) => {
+      for (const { filter, handler } of this.#subscriptions) {
+        if (topicMatches(filter, topic)) handler(topic, payload);
+      }
+    });
+    connection.on('error', (cause) => {
+      this.#log.debug('mqtt-connection-error', { cause: cause.message });
+      connection.end(true);
+    });
+    connection.once('close', () => {
+      this.#onClosed(connection);
+    });
+  }
+
+  async #onConnected(connection: MqttConnection): Promise<void> {
+    await this.#sendSubscriptions(connection, [...this.#subscriptions]);
+    if (this.#connection !== connection) return;
+    this.#failedAttempts = 0;
+    this.#setConnected(true);
+  }
+
+  #onClosed(connection: MqttConnection): void {
+    if (this.#connection !== connection) return;
+    connection.end(true);
+    this.#connection = undefined;
+    this.#setConnected(false);
+    if (this.#isStopped) return;
+    const delayMs = backoffDelayMs(this.#options.reconnect, this.#failedAttempts, this.#random);
+    this.#failedAttempts += 1;
+    this.#cancelRetry = this.#clock.after(delayMs, () => {
+      this.#connect();
+    });
+  }
+
+  async #sendSubscriptions(
+    connection: MqttConnection,
+    subscriptions: readonly Subscription[],
+  ): Promise<void> {
+    if (subscriptions.length === 0) return;
+    const filters = Object.fromEntries(subscriptions.map(({ filter, qos }) => [filter, { qos }]));
+    let grants: Awaited<ReturnType<MqttConnection['subscribeAsync']>>;
+    try {
+      grants = await connection.subscribeAsync(filters);
+    } catch (cause) {
+      throw new MqttError('mqtt-subscribe-failed', messageOf(cause), { retryable: true, cause });
+    }
+    const refused = grants.find(({ qos }) => qos >= refusedGrant);
+    if (refused !== undefined) {
+      throw new MqttError(
+        'mqtt-subscribe-failed',
+        `the broker refuses ${refused.topic}: grant this client the right to read it`,
+        { context: { filter: refused.topic } },
+      );
+    }
+  }
+
+  #openSocket(): ReturnType<typeof connectTcp> {
+    const { hostname: host, port, protocol } = new URL(this.#options.url);
+    const isTls = protocol === 'mqtts:';
+    const target = {
+      host,
+      port: port === '' ? defaultPort[isTls ? 'mqtts:' : 'mqtt:'] : Number(port),
+      noDelay: true,
+    };
+    const socket = isTls ? connectTls({ ...target, servername: host }) : connectTcp(target);
+    socket.setNoDelay(true);
+    return socket;
+  }
+
+  #connectionOptions(): IClientOptions {
+    const { username, password, keepaliveSeconds, connectTimeoutMs } = this.#options;
+    return {
+      protocolVersion: 4,
+      clean: true,
+      clientId: `isobar-${Buffer.from(this.#random.bytes(clientIdBytes)).toString('hex')}`,
+      keepalive: keepaliveSeconds,
+      connectTimeout: connectTimeoutMs,
+      reconnectPeriod: 0,
+      resubscribe: false,
+      queueQoSZero: false,
+      ...(username === undefined ? {} : { username }),
+      ...(password === undefined ? {} : { password }),
+    };
+  }
+
+  #setConnected(isConnected: boolean): void {
+    if (this.#isConnected === isConnected) return;
+    this.#isConnected = isConnected;
+    for (const listener of this.#listeners) listener(isConnected);
+  }
+
+  #notConnected(): MqttError {
+    return new MqttError('mqtt-not-connected', `no connection to ${this.#options.url}`, {
+      retryable: true,
+    });
+  }
+}
+
+/** SUBACK return codes from here on are failures (MQTT 3.1.1, 3.9.3). */
+const refusedGrant = 0x80;
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

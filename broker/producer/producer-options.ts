@@ -1,0 +1,38 @@
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import type { StreamId } from '../../common/wire/frame.ts';
+import type { LogCursors } from '../log/log-cursors.ts';
+import type { StreamLog } from '../log/stream-log.ts';
+import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+
+export interface ProducerOptions {
+  /** Neighbours that may subscribe, each by the name of its subtree. */
+  readonly relations: readonly string[];
+  /** How often heads are announced; silence for three of these tells a consumer to subscribe anew. */
+  readonly announceIntervalMs: number;
+  /** Frames of a busy stream that share one message. A larger frame goes alone. */
+  readonly batchBytesMax: number;
+  /** Live frames that wait for a relation's transport; beyond it the oldest are left to the range query. */
+  readonly liveQueueBytesMax: number;
+  /** Queries that one relation can have under way; more are refused. */
+  readonly queriesMax: number;
+}
+
+export const producerDefaults: Omit<ProducerOptions, 'relations'> = {
+  announceIntervalMs: 1_000,
+  batchBytesMax: 64 * 1_024,
+  liveQueueBytesMax: 8 * 1_024 * 1_024,
+  queriesMax: 8,
+};
+
+export interface ProducerDeps {
+  readonly transport: MqttTransport;
+  readonly streamLog: StreamLog;
+  readonly cursors: LogCursors;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Which streams a relation may have; asked for every subscription, frame and query. */
+  readonly allows: (relation: string, stream: StreamId) => boolean;
+}

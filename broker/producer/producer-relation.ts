@@ -1,0 +1,314 @@
+import type { StageCounters } from '../../common/runtime/stage-counters.ts';
+import {
+  controlEntriesMax,
+  controlMessageVersion,
+  creditBytesMax,
+  encodeControl,
+  type DownstreamMessage,
+  type HeadEntry,
+  type QueryMessage,
+  type StoredMessage,
+  type UpstreamMessage,
+} from '../../common/wire/control-message.ts';
+import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
+import { epochKey, streamKey } from '../stream-key.ts';
+import { LiveQueue } from './live-queue.ts';
+import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
+
+interface Query {
+  readonly request: string;
+  readonly stream: StreamId;
+  readonly epoch: Epoch;
+  readonly fromSeq: number;
+  readonly throughSeq: number;
+  nextSeq: number;
+  creditBytes: number;
+  isSending: boolean;
+}
+
+interface Session {
+  readonly id: string;
+  /** undefined: all that the policy allows. */
+  readonly streams: ReadonlySet<string> | undefined;
+  readonly queries: Map<string, Query>;
+}
+
+/** A head that moved is announced this many times, so that one lost message does not hide a lost last frame. */
+const announcedTimes = 3;
+/** Every so many announcements all heads are told, moved or not. */
+const completeAnnouncementEvery = 30;
+
+/**
+ * What a producer keeps for one relation: the consumer's session, live frames on their way, queries, cursors.
+ *
+ *   no session --subscribe--> session --subscribe (other id)--> replaced
+ *                                    --unsubscribe--> no session, cursor gone
+ */
+export class ProducerRelation {
+  readonly relation: string;
+  readonly #deps: ProducerDeps;
+  readonly #options: ProducerOptions;
+  readonly #instance: string;
+  readonly #counters: StageCounters;
+  readonly #topics: RelationTopics;
+  readonly #live: LiveQueue;
+  readonly #moved = new Map<string, { head: HeadEntry; timesLeft: number }>();
+  readonly #watermarks = new Map<string, StoredMessage>();
+  #session: Session | undefined;
+  #ticks = 0;
+
+  constructor(
+    deps: ProducerDeps,
+    options: ProducerOptions,
+    relation: string,
+    instance: string,
+    counters: StageCounters,
+  ) {
+    this.relation = relation;
+    this.#deps = deps;
+    this.#options = options;
+    this.#instance = instance;
+    this.#counters = counters;
+    this.#topics = relationTopics(relation);
+    this.#live = new LiveQueue(deps.transport, this.#topics.live, options, counters);
+  }
+
+  /** Hands frames to the transport at once, unless one message is still on its way: then they share the next. */
+  forward(frames: readonly EncodedFrame[]): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    for (const frame of frames) {
+      const { stream, epoch, seq } = frame.header;
+      if (!this.#mayHave(session, stream)) continue;
+      this.#moved.set(epochKey(stream, epoch), {
+        head: { stream, epoch, throughSeq: seq },
+        timesLeft: announcedTimes,
+      });
+      this.#live.push(frame.bytes);
+    }
+    this.#live.flush();
+  }
+
+  /** Announces heads (also none: that is the sign of life) and makes watermarks durable. */
+  tick(): void {
+    this.#writeWatermarks();
+    if (this.#session === undefined || !this.#deps.transport.isConnected) return;
+    this.#ticks += 1;
+    if (this.#ticks % completeAnnouncementEvery === 0) this.#announceAll(this.#session);
+    else this.#announceMoved();
+  }
+
+  end(): void {
+    this.#writeWatermarks();
+    this.#session = undefined;
+  }
+
+  onMessage(message: UpstreamMessage): void {
+    if (message.kind === 'subscribe') {
+      this.#subscribe(message);
+      return;
+    }
+    const session = this.#session;
+    if (session === undefined || session.id !== message.session) {
+      this.#refuse(message.session, null, 'not-subscribed');
+      return;
+    }
+    switch (message.kind) {
+      case 'query':
+        this.#query(session, message);
+        return;
+      case 'credit':
+        this.#credit(session, message.request, message.bytes);
+        return;
+      case 'cancel':
+        session.queries.delete(message.request);
+        return;
+      case 'stored':
+        this.#noteWatermarks(message);
+        return;
+      case 'unsubscribe':
+        this.#unsubscribe();
+        return;
+    }
+  }
+
+  #subscribe(message: UpstreamMessage & { readonly kind: 'subscribe' }): void {
+    const { streams } = message;
+    if (streams !== 'all' && !streams.every((stream) => this.#deps.allows(this.relation, stream))) {
+      this.#refuse(message.session, null, 'not-authorized');
+      return;
+    }
+    this.#deps.cursors.add(this.relation);
+    this.#moved.clear();
+    this.#live.clear();
+    this.#session = {
+      id: message.session,
+      streams: streams === 'all' ? undefined : new Set(streams.map((stream) => streamKey(stream))),
+      queries: new Map(),
+    };
+    const { announceIntervalMs } = this.#options;
+    this.#send({ ...this.#base('subscribed'), instance: this.#instance, announceIntervalMs });
+    this.#announceAll(this.#session);
+    this.#deps.log.info('consumer-subscribed', { relation: this.relation });
+  }
+
+  #unsubscribe(): void {
+    this.#session = undefined;
+    this.#watermarks.clear();
+    this.#deps.cursors.remove(this.relation);
+    this.#deps.log.info('consumer-unsubscribed', { relation: this.relation });
+  }
+
+  #query(session: Session, message: QueryMessage): void {
+    const { request, stream, epoch, range, creditBytes } = message;
+    if (!this.#mayHave(session, stream)) {
+      this.#refuse(session.id, request, 'not-authorized');
+    } else if (session.queries.size >= this.#options.queriesMax) {
+      this.#refuse(session.id, request, 'too-many-requests');
+    } else if (!session.queries.has(request)) {
+      const query = {
+        request,
+        stream,
+        epoch,
+        ...range,
+        nextSeq: range.fromSeq,
+        creditBytes,
+        isSending: false,
+      };
+      session.queries.set(request, query);
+      this.#pump(session, query);
+    }
+  }
+
+  #credit(session: Session, request: string, bytes: number): void {
+    const query = session.queries.get(request);
+    if (query === undefined) return;
+    query.creditBytes = Math.min(query.creditBytes + bytes, creditBytesMax);
+    this.#pump(session, query);
+  }
+
+  #pump(session: Session, query: Query): void {
+    if (query.isSending) return;
+    query.isSending = true;
+    this.#sendRange(session, query).catch((cause: unknown) => {
+      // The consumer's request time-out asks again for what did not arrive.
+      session.queries.delete(query.request);
+      this.#counters.failed += 1;
+      this.#deps.log.debug('range-not-sent', { relation: this.relation, cause: String(cause) });
+    });
+  }
+
+  async #sendRange(session: Session, query: Query): Promise<void> {
+    const isCurrent = (): boolean =>
+      this.#session === session && session.queries.get(query.request) === query;
+    while (isCurrent() && query.creditBytes > 0) {
+      const range = { fromSeq: query.nextSeq, throughSeq: query.throughSeq };
+      const bytesMax = Math.min(query.creditBytes, this.#options.batchBytesMax);
+      const frames = this.#deps.streamLog.read(query.stream, query.epoch, range, bytesMax);
+      const last = frames.at(-1);
+      if (last === undefined) {
+        this.#endRange(session, query);
+        return;
+      }
+      query.nextSeq = last.seq + 1;
+      query.creditBytes -= frames.reduce((sum, { bytes }) => sum + bytes.length, 0);
+      const batch = encodeFrameBatch(frames.map(({ bytes }) => bytes));
+      // Awaiting lets live frames of this and other relations go in between.
+      await this.#deps.transport.publish(this.#topics.range(query.request), batch, 0);
+    }
+    query.isSending = false;
+  }
+
+  #endRange(session: Session, query: Query): void {
+    session.queries.delete(query.request);
+    const lost = this.#deps.streamLog.lostIn(query.stream, query.epoch, query);
+    this.#send({
+      ...this.#base('range-end'),
+      request: query.request,
+      lost: lost.slice(0, controlEntriesMax),
+    });
+  }
+
+  #noteWatermarks(message: StoredMessage): void {
+    for (const watermark of message.watermarks) {
+      const key = `${message.by} ${epochKey(watermark.stream, watermark.epoch)}`;
+      this.#watermarks.set(key, { ...message, watermarks: [watermark] });
+    }
+    if (this.#watermarks.size > controlEntriesMax) this.#writeWatermarks();
+  }
+
+  /** A cursor that lags behind after a crash only keeps frames for longer, so this waits for the next tick. */
+  #writeWatermarks(): void {
+    if (this.#watermarks.size === 0) return;
+    const messages = [...this.#watermarks.values()];
+    this.#watermarks.clear();
+    for (const by of ['next-hop', 'final-reader'] as const) {
+      const watermarks = messages.filter((message) => message.by === by);
+      this.#deps.cursors.advance(
+        this.relation,
+        by,
+        watermarks.flatMap((message) => message.watermarks),
+      );
+    }
+  }
+
+  #announceAll(session: Session): void {
+    const heads = this.#deps.streamLog
+      .epochs()
+      .filter(({ stream, lastSeq }) => lastSeq > 0 && this.#mayHave(session, stream))
+      .map(({ stream, epoch, lastSeq }) => ({ stream, epoch, throughSeq: lastSeq }));
+    this.#announce(heads);
+  }
+
+  #announceMoved(): void {
+    const heads = [...this.#moved.values()].map(({ head }) => head);
+    for (const [key, moved] of this.#moved) {
+      moved.timesLeft -= 1;
+      if (moved.timesLeft === 0) this.#moved.delete(key);
+    }
+    this.#announce(heads);
+  }
+
+  #announce(heads: readonly HeadEntry[]): void {
+    let fromIndex = 0;
+    do {
+      const part = heads.slice(fromIndex, fromIndex + controlEntriesMax);
+      this.#send({ ...this.#base('heads'), instance: this.#instance, heads: part });
+      fromIndex += controlEntriesMax;
+    } while (fromIndex < heads.length);
+  }
+
+  #mayHave(session: Session, stream: StreamId): boolean {
+    if (session.streams !== undefined && !session.streams.has(streamKey(stream))) return false;
+    return this.#deps.allows(this.relation, stream);
+  }
+
+  #refuse(
+    session: string,
+    request: string | null,
+    code: 'not-authorized' | 'not-subscribed' | 'too-many-requests',
+  ): void {
+    this.#counters.failed += 1;
+    this.#send({ ...this.#base('refused'), session, request, code });
+  }
+
+  #base<Kind extends DownstreamMessage['kind']>(
+    kind: Kind,
+  ): { readonly v: typeof controlMessageVersion; readonly session: string; readonly kind: Kind } {
+    return { v: controlMessageVersion, session: this.#session?.id ?? 'none', kind };
+  }
+
+  #send(message: DownstreamMessage): void {
+    this.#deps.transport
+      .publish(this.#topics.downControl, encodeControl(message), 1)
+      .catch((cause: unknown) => {
+        this.#deps.log.debug('control-message-not-sent', {
+          relation: this.relation,
+          kind: message.kind,
+          cause: String(cause),
+        });
+      });
+  }
+}

@@ -1,0 +1,79 @@
+import type { Cancel } from '../../common/runtime/clock.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import { StageCounters } from '../../common/runtime/stage-counters.ts';
+import { decodeUpstream } from '../../common/wire/control-message.ts';
+import type { EncodedFrame } from '../../common/wire/frame.ts';
+import { relationTopics } from '../mqtt/topics.ts';
+import type { FrameForwarder } from '../ports.ts';
+import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
+import { ProducerRelation } from './producer-relation.ts';
+
+const instanceBytes = 8;
+
+/**
+ * The GMA producer of one stream log: forwards committed frames to subscribed consumers at once, announces heads, answers
+ * range queries as far as credit goes, and keeps the subscribers' cursors. common/wire/control-message.ts draws the
+ * exchange.
+ */
+export class Producer implements Service, FrameForwarder {
+  readonly name = 'producer';
+  readonly counters = new StageCounters();
+  readonly #deps: ProducerDeps;
+  readonly #options: ProducerOptions;
+  readonly #relations: readonly ProducerRelation[];
+  #cancels: Cancel[] = [];
+
+  constructor(deps: ProducerDeps, options: ProducerOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    const instance = Buffer.from(deps.random.bytes(instanceBytes)).toString('hex');
+    this.#relations = options.relations.map(
+      (relation) => new ProducerRelation(deps, options, relation, instance, this.counters),
+    );
+  }
+
+  async start(): Promise<void> {
+    for (const relation of this.#relations) {
+      const { upControl } = relationTopics(relation.relation);
+      const cancel = await this.#deps.transport.subscribe(upControl, 1, (_topic, payload) => {
+        this.#onControl(relation, payload);
+      });
+      this.#cancels.push(cancel);
+    }
+    const { clock } = this.#deps;
+    this.#cancels.push(
+      clock.every(this.#options.announceIntervalMs, () => {
+        for (const relation of this.#relations) relation.tick();
+      }),
+    );
+  }
+
+  stop(): Promise<void> {
+    for (const cancel of this.#cancels.splice(0)) cancel();
+    for (const relation of this.#relations) relation.end();
+    return Promise.resolve();
+  }
+
+  forward(frames: readonly EncodedFrame[]): void {
+    this.counters.accepted += frames.length;
+    for (const relation of this.#relations) relation.forward(frames);
+    const newest = frames.at(-1);
+    if (newest !== undefined) {
+      this.counters.lagMs = (this.#deps.clock.wallUs() - newest.header.producedAtUs) / 1_000;
+    }
+  }
+
+  #onControl(relation: ProducerRelation, payload: Uint8Array): void {
+    const decoded = decodeUpstream(payload);
+    if (!decoded.ok) {
+      this.counters.failed += 1;
+      this.#deps.log.warn('control-message-refused', {
+        relation: relation.relation,
+        code: decoded.code,
+        rule: decoded.rule,
+      });
+      return;
+    }
+    relation.onMessage(decoded.message);
+  }
+}

@@ -1,0 +1,236 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import { infraDataPoint, kpiDataPoint } from '../../../common/wire/data-point.ts';
+import type { Delivery, Measurement } from '../../../common/wire/delivery.ts';
+import {
+  decodeFrame,
+  decodeFrameHeader,
+  encodeFrame,
+  frameBytesMax,
+} from '../../../common/wire/frame-codec.ts';
+import type { Epoch, Frame, FrameRecord } from '../../../common/wire/frame.ts';
+import type { Value } from '../../../common/wire/value.ts';
+import { vmIdSchema } from '../../../common/wire/vm-descriptor.ts';
+import {
+  chainedFrames,
+  dataStream,
+  rowRecord,
+  sampleEpoch,
+  sampleStartUs,
+} from '../../support/sample-frames.ts';
+
+const unicodeText = fc.string({ unit: 'binary' });
+const timeUs = fc.integer({ min: 0, max: 2 ** 52 });
+const value: fc.Arbitrary<Value> = fc.oneof(
+  fc.constant(null),
+  fc.double(),
+  fc.maxSafeInteger(),
+  fc.integer({ min: -1_000_000, max: 1_000_000 }).map((number) => number / 1_000),
+  fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+  unicodeText,
+  fc.uint8Array(),
+);
+const dataPoint = fc.oneof(
+  fc
+    .tuple(unicodeText, unicodeText)
+    .map(([file, column]) => kpiDataPoint(`f${file}`, `c${column}`)),
+  fc.constant(infraDataPoint('cpu', 'usage_ratio')),
+);
+const measurement: fc.Arbitrary<Measurement> = fc.record({
+  dataPoint,
+  timeUs: fc.oneof(timeUs, fc.constant(sampleStartUs)),
+  uncertaintyUs: fc.nat(),
+  value,
+  held: fc.boolean(),
+});
+const epoch: fc.Arbitrary<Epoch> = fc.record({
+  number: fc.maxSafeNat(),
+  nonce: fc
+    .uint8Array({ minLength: 8, maxLength: 8 })
+    .map((bytes) => Buffer.from(bytes).toString('hex')),
+});
+const orNull = <Item>(item: fc.Arbitrary<Item>) => fc.option(item, { nil: null });
+const deliveryStart = {
+  specifierId: fc.stringMatching(/^[A-Za-z0-9_-]{1,64}$/),
+  descriptorRevision: fc.nat(),
+  window: orNull(
+    fc.tuple(fc.nat(), fc.nat()).map(([startMs, length]) => ({ startMs, endMs: startMs + length })),
+  ),
+  revision: fc.nat(),
+  predicateState: orNull(fc.constantFrom('initial', 'entering', 'inside', 'leaving' as const)),
+};
+const delivery: fc.Arbitrary<Delivery> = fc.oneof(
+  fc.record({
+    kind: fc.constant('raw' as const),
+    ...deliveryStart,
+    measurements: fc.array(measurement),
+  }),
+  fc.record(
+    {
+      kind: fc.constant('processed' as const),
+      ...deliveryStart,
+      dataPoint,
+      format: fc.constantFrom('min', 'max', 'mean', 'median' as const),
+      value: orNull(fc.double()),
+      timeUs,
+      count: fc.nat(),
+      skippedCount: fc.nat(),
+      heldCount: fc.nat(),
+      relativeErrorMax: fc.double(),
+    },
+    {
+      requiredKeys: [
+        'kind',
+        'specifierId',
+        'descriptorRevision',
+        'window',
+        'revision',
+        'predicateState',
+        'dataPoint',
+        'format',
+        'value',
+        'timeUs',
+        'count',
+        'skippedCount',
+      ],
+    },
+  ),
+);
+const record: fc.Arbitrary<FrameRecord> = fc.oneof(
+  delivery.map((item) => ({ kind: 'delivery' as const, delivery: item })),
+  fc.record({
+    kind: fc.constant('epoch-opened' as const),
+    predecessor: orNull(fc.record({ epoch, lastSeq: orNull(fc.nat()) })),
+    generation: orNull(unicodeText),
+    reason: fc.constantFrom('created', 'generation-changed', 'moved', 'store-lost' as const),
+  }),
+  fc.record({ kind: fc.constant('epoch-closed' as const), lastSeq: fc.maxSafeNat() }),
+  fc.record({
+    kind: fc.constant('lost' as const),
+    where: fc.constantFrom('guest-store', 'stream-log' as const),
+    count: fc.nat(),
+    fromSeq: orNull(fc.nat()),
+    throughSeq: orNull(fc.nat()),
+    reason: unicodeText,
+  }),
+  fc.record({
+    kind: fc.constant('status' as const),
+    vmState: fc.constantFrom('running', 'suspended', 'silent', 'dead', 'unknown' as const),
+    head: orNull(fc.record({ epoch, seq: fc.nat() })),
+    watermarkUs: orNull(timeUs),
+  }),
+);
+const frame: fc.Arbitrary<Frame> = fc.record({
+  header: fc.record({
+    stream: fc.record({
+      vm: fc.stringMatching(/^[A-Za-z0-9_-]{1,64}$/).map((text) => vmIdSchema.parse(text)),
+      kind: fc.constantFrom('data', 'status' as const),
+    }),
+    epoch,
+    seq: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+    previousHash: fc.uint8Array({ minLength: 32, maxLength: 32 }),
+    producedAtUs: timeUs,
+  }),
+  records: fc.array(record, { maxLength: 6 }),
+});
+
+describe('frame codec', () => {
+  test('gives back every frame exactly: 64-bit integers, floats, text, bytes and null', () => {
+    fc.assert(
+      fc.property(frame, (original) => {
+        const decoded = decodeFrame(encodeFrame(original));
+        expect(decoded).toEqual({ ok: true, frame: original, signature: new Uint8Array() });
+      }),
+    );
+  });
+
+  test('encodes the same frame to the same bytes', () => {
+    fc.assert(
+      fc.property(frame, (original) => {
+        const decoded = decodeFrame(encodeFrame(original));
+        if (!decoded.ok) throw new Error(decoded.problem.rule);
+        expect(encodeFrame(decoded.frame)).toEqual(encodeFrame(original));
+      }),
+    );
+  });
+
+  test('reads a header without the body', () => {
+    fc.assert(
+      fc.property(frame, (original) => {
+        expect(decodeFrameHeader(encodeFrame(original))).toEqual({
+          ok: true,
+          header: original.header,
+        });
+      }),
+    );
+  });
+
+  test('keeps minus zero, NaN and the extreme doubles apart', () => {
+    const values = [0, -0, NaN, Infinity, -Infinity, 5e-324, 1.7976931348623157e308, 0.1, -12.34];
+    const header = chainedFrames(dataStream('vm'), 1)[0]!.header;
+    const decoded = decodeFrame(encodeFrame({ header, records: [rowRecord('f', 1, values)] }));
+    expect(decoded).toMatchObject({
+      ok: true,
+      frame: { records: [rowRecord('f', 1, values)] },
+    });
+  });
+
+  test('never throws on arbitrary bytes', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (noise) => {
+        const bytes = Buffer.concat([Buffer.from([0x49, 1]), noise]);
+        expect(decodeFrame(bytes)).toHaveProperty('ok');
+        expect(decodeFrame(noise)).toHaveProperty('ok');
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  test('never throws on damaged frames, and never takes a shortened one', () => {
+    fc.assert(
+      fc.property(frame, fc.nat(), fc.integer({ min: 0, max: 255 }), (original, position, byte) => {
+        const bytes = encodeFrame(original);
+        const damaged = Uint8Array.from(bytes);
+        damaged[position % bytes.length] = byte;
+        expect(decodeFrame(damaged)).toHaveProperty('ok');
+        expect(decodeFrame(bytes.subarray(0, position % bytes.length)).ok).toBe(false);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('says why bytes are no frame', () => {
+    expect(decodeFrame(Buffer.from([0x49, 9]))).toMatchObject({
+      problem: { code: 'unknown-version' },
+    });
+    expect(decodeFrame(Buffer.from('hello'))).toMatchObject({
+      problem: { code: 'malformed', offset: 0 },
+    });
+    const [first] = chainedFrames(dataStream('vm'), 1);
+    const trailing = Buffer.concat([first!.bytes, Buffer.from([0])]);
+    expect(decodeFrame(trailing)).toMatchObject({ problem: { rule: 'bytes after the signature' } });
+    expect(decodeFrame(new Uint8Array(frameBytesMax + 1))).toMatchObject({
+      problem: { code: 'too-large' },
+    });
+  });
+
+  test('at most 12 bytes a measurement at 100 ten-column measurements a frame', () => {
+    const header = {
+      stream: dataStream('vm'),
+      epoch: sampleEpoch,
+      seq: 1_000_000,
+      previousHash: new Uint8Array(32),
+      producedAtUs: sampleStartUs,
+    };
+    // Doubles with all their digits are the worst case for numbers.
+    const records = Array.from({ length: 10 }, (_, row) =>
+      rowRecord(
+        'app/requests.csv',
+        sampleStartUs + row * 10_007,
+        Array.from({ length: 10 }, (__, column) => Math.sin(row * 10 + column)),
+      ),
+    );
+    expect(encodeFrame({ header, records }).length / 100).toBeLessThanOrEqual(12);
+  });
+});
