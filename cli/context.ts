@@ -11,8 +11,8 @@ export interface CommandContext {
   readonly environment: NodeJS.ProcessEnv;
   readonly userId: number;
   readonly output: Output;
-  /** Aborted by Ctrl-C and by a reader that closed the pipe. */
-  readonly signal: AbortSignal;
+  /** For commands that run until they are told: aborted by Ctrl-C, and by a reader that closed the pipe. */
+  readonly interruptible: () => { readonly signal: AbortSignal; readonly release: () => void };
   readonly readStandardInput: () => Promise<string>;
   /** Exit code other than 0 without an error: the command did print why. */
   readonly setExitCode: (exitCode: number) => void;
@@ -21,10 +21,12 @@ export interface CommandContext {
 /** Where a command prints. */
 export interface Output {
   readonly style: Style;
+  /** For standard error, which may be a terminal where standard output is none. */
+  readonly errorStyle: Style;
   /** Cells of the terminal's line; undefined for pipes and files, which get everything uncut. */
   readonly columns: number | undefined;
-  /** Data, on standard output. */
-  line(text: string): void;
+  /** Data, on standard output; resolves when there is room for more, so that a slow reader slows us down. */
+  line(text: string): Promise<void>;
   /** Remarks, on standard error, so that they never mix with data. */
   remark(text: string): void;
 }
