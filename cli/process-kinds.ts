@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 
 import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
+import { guestAgentConfigSchema } from '../guest-agent/config.ts';
 
 /** A kind of document that `isobar config` checks and shows examples of. */
 export interface DocumentKind {
@@ -11,6 +12,15 @@ export interface DocumentKind {
 
 /** All of them, by the name that people type. */
 export const documentKinds: Readonly<Record<string, DocumentKind>> = {
+  'guest-agent': {
+    schema: guestAgentConfigSchema,
+    example: {
+      mountPath: '/mnt/isobar',
+      dataDirectory: '/var/lib/isobar/guest-agent',
+      controlSocket: '/run/isobar/guest-agent.sock',
+      channel: { address: 'virtio:/dev/virtio-ports/org.isobar.channel' },
+    },
+  },
   vm: {
     schema: vmDescriptorSchema,
     example: {

@@ -71,9 +71,7 @@ async function up(options: UpOptions, context: CommandContext): Promise<void> {
       ? { takeOutput: (_name: string, chunk: Buffer) => output.remark(String(chunk).trimEnd()) }
       : {}),
   });
-  const signals = listenForStop(clock, () => {
-    instance.killAll();
-  });
+  const signals = listenForStop(clock, { stopNow: () => instance.stopNow() });
   try {
     await instance.start();
     for (const line of banner(instance.status(), options, context)) await output.line(line);

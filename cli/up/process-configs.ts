@@ -22,11 +22,11 @@ export function processConfigs(settings: UpSettings): ProcessConfigs {
   const { sockets } = directory;
   return {
     guestAgent: {
+      mountPath: mount,
       dataDirectory: join(directory.path, 'guest-agent'),
-      mount,
       fuseBackend,
-      channel: `unix:${sockets.guestChannel}`,
       controlSocket: sockets.guestAgent,
+      channel: { address: `unix:${sockets.guestChannel}` },
     },
     hostCollector: {
       dataDirectory: join(directory.path, 'host-collector'),

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Hono } from 'hono';
@@ -8,7 +8,6 @@ import { ControlClient, ControlError } from '../../common/control/control-client
 import { ControlServer } from '../../common/control/control-server.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
-import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
@@ -31,8 +30,8 @@ export interface UpDependencies {
 /** A part of the machine that runs in a process of its own. */
 export interface ProcessPart extends Service {
   status(): ChildStatus;
-  /** At once, without draining. */
-  kill(): void;
+  /** At once, without draining; leaves no mount behind. */
+  stopNow(): Promise<void>;
 }
 
 /** How the parts are made; a test replaces one. */
@@ -45,7 +44,8 @@ export interface UpParts {
 
 export interface Up extends Service {
   status(): UpStatus;
-  killAll(): void;
+  /** All parts at once; for a second Ctrl-C. */
+  stopNow(): Promise<void>;
 }
 
 /**
@@ -86,8 +86,8 @@ export function buildUp(
     start: () => group.start(),
     stop: () => group.stop(),
     status,
-    killAll: () => {
-      for (const process of processes) process.kill();
+    stopNow: async () => {
+      await Promise.all(processes.map((process) => process.stopNow()));
     },
   };
 }
@@ -130,8 +130,9 @@ function childPart(
     },
     stop: () => child.stop(),
     status: () => child.status(),
-    kill: () => {
+    stopNow: () => {
       child.kill();
+      return Promise.resolve();
     },
   };
 }
@@ -144,14 +145,13 @@ function configPath(directory: DataDirectory, name: string): string {
 class Places implements Service {
   readonly name = 'places';
   readonly #settings: UpSettings;
-  #madeMount = false;
 
   constructor(settings: UpSettings) {
     this.#settings = settings;
   }
 
   start(): Promise<void> {
-    const { directory, mount } = this.#settings;
+    const { directory } = this.#settings;
     mkdirSync(directory.config, { recursive: true });
     const configs = processConfigs(this.#settings);
     for (const [name, config] of [
@@ -161,37 +161,13 @@ class Places implements Service {
     ] as const) {
       writeFileSync(configPath(directory, name), `${JSON.stringify(config, undefined, 2)}\n`);
     }
-    // Undefined when it was there already: then it is not ours to remove.
-    this.#madeMount = isMissingMade(mount);
     return Promise.resolve();
   }
 
   stop(): Promise<void> {
-    const { directory, mount } = this.#settings;
-    if (this.#madeMount) removeEmptyDirectory(mount);
+    const { directory } = this.#settings;
     rmSync(directory.sockets.guestChannel, { force: true });
     return Promise.resolve();
-  }
-}
-
-/** Makes the mount point; true if it was missing. One whose server died answers ENOTCONN and is left to the agent. */
-function isMissingMade(mount: string): boolean {
-  try {
-    return mkdirSync(mount, { recursive: true }) !== undefined;
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === 'EEXIST' || code === 'ENOTCONN') return true;
-    throw error;
-  }
-}
-
-/** Anything that someone put there before is kept. */
-function removeEmptyDirectory(path: string): void {
-  try {
-    rmdirSync(path);
-  } catch (error) {
-    const code = systemErrorCode(error);
-    if (code !== 'ENOTEMPTY' && code !== 'ENOENT' && code !== 'EBUSY') throw error;
   }
 }
 
