@@ -151,8 +151,7 @@ function provideSqlite() {
   // Node's own headers, where the installation has them, save fetching them.
   const prefix = dirname(dirname(process.execPath));
   const hasHeaders = existsSync(join(prefix, 'include', 'node', 'node_api.h'));
-  const compiled = run('npm', ['exec', '--yes=false', '--', 'node-gyp', 'rebuild', '--release'], {
-    cwd: directory,
+  const compiled = run('npm', ['rebuild', 'better-sqlite3', '--ignore-scripts=false'], {
     quiet: true,
     env: { ...process.env, ...(hasHeaders ? { npm_config_nodedir: prefix } : {}) },
   });
