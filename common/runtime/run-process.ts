@@ -9,13 +9,15 @@ import { OperatingError } from './operating-error.ts';
 import { packageVersion } from './package-root.ts';
 import { SystemRandom, type Random } from './random.ts';
 import type { Service } from './service.ts';
-import { listenForStop } from './stop-signals.ts';
+import { listenForStop, type StopSignals } from './stop-signals.ts';
 
 /** What a process gives each of its parts. */
 export interface ProcessDependencies {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Stops the process in order, as a first signal does; `reason` goes into its log. */
+  readonly requestStop: (reason: string) => void;
 }
 
 /** One of our processes: its configuration and how it is put together. */
@@ -23,6 +25,11 @@ export interface Program<Schema extends z.ZodType> {
   /** `host-collector`: names the process in logs and errors. */
   readonly name: string;
   readonly schema: Schema;
+  /**
+   * True when the program speaks a protocol of its own over Node's IPC channel; then nobody is told `ready`, and the
+   * parent's end is the program's to notice.
+   */
+  readonly ownsParentChannel?: boolean;
   /** Only constructs; work begins with `start`. */
   build(config: z.output<Schema>, dependencies: ProcessDependencies): Service;
 }
@@ -53,21 +60,31 @@ export async function runProcess<Schema extends z.ZodType>(
   const options = parseCommandLine(program.name, commandLine);
   if (options === undefined) return;
   const log = createLog(program.name, options.logLevel);
-  let service: Service;
+  const tellsParent = program.ownsParentChannel !== true;
+  const clock = new SystemClock();
+  let signals: StopSignals | undefined;
   try {
     const config = loadConfig(program.schema, options.configPath);
     if (options.checksOnly) {
       process.stdout.write(`${options.configPath}: ok\n`);
       return;
     }
-    const dependencies = { clock: new SystemClock(), random: new SystemRandom(), log };
-    service = program.build(config, dependencies);
+    signals = listenForStop(clock, {
+      watchesParent: tellsParent,
+      stopNow: (signal) => {
+        log.warn('stopping-now', { because: signal });
+      },
+    });
+    const { request: requestStop } = signals;
+    const random = new SystemRandom();
+    const service = program.build(config, { clock, random, log, requestStop });
+    crashOnUncaught(log);
+    await runUntilStopped(service, signals, log, tellsParent);
   } catch (error) {
+    signals?.release();
     failBeforeStart(error, log);
     return;
   }
-  crashOnUncaught(log);
-  await runUntilStopped(service, log);
   endWhenLingering(log);
 }
 
@@ -116,14 +133,16 @@ function failBeforeStart(error: unknown, log: Log): void {
   process.exitCode = 1;
 }
 
-async function runUntilStopped(service: Service, log: Log): Promise<void> {
-  const signals = listenForStop(new SystemClock(), (signal) => {
-    log.warn('stopping-now', { because: signal });
-  });
+async function runUntilStopped(
+  service: Service,
+  signals: StopSignals,
+  log: Log,
+  tellsParent: boolean,
+): Promise<void> {
   try {
     await service.start();
     log.info('started', { pid: process.pid });
-    process.send?.({ kind: 'ready' });
+    if (tellsParent) process.send?.({ kind: 'ready' });
     log.info('stopping', { because: await signals.requested });
   } catch (error) {
     logFailure(log, 'start-failed', error);

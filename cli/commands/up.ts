@@ -1,0 +1,106 @@
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+
+import { Option, type Command } from 'commander';
+
+import { createLog } from '../../common/runtime/log.ts';
+import { listenForStop } from '../../common/runtime/stop-signals.ts';
+import type { CommandContext, GlobalOptions } from '../context.ts';
+import { locateDataDirectory } from '../data-directory.ts';
+import { findFreePort } from '../up/free-port.ts';
+import type { UpStatus } from '../up/up-status.ts';
+import { buildUp } from '../up/up.ts';
+import { examples } from './examples.ts';
+import { parseCount } from './reading-options.ts';
+
+interface UpOptions extends GlobalOptions {
+  readonly mount?: string;
+  readonly fuseBackend: string;
+  readonly mqttPort: string;
+  readonly verbose?: boolean;
+}
+
+/** IANA's port of MQTT without TLS. */
+const mqttPortDefault = '1883';
+
+export function addUpCommand(program: Command, context: CommandContext): void {
+  const command = program
+    .command('up')
+    .description('run all of Isobar on this machine until Ctrl-C; a second Ctrl-C stops at once')
+    .option(
+      '--mount <directory>',
+      'where applications save (default: mount/ in the data directory)',
+    )
+    .addOption(
+      new Option('--fuse-backend <name>', 'how the file system is served')
+        .choices(['dev-fuse', 'fuse-native'])
+        .default('dev-fuse'),
+    )
+    .option(
+      '--mqtt-port <port>',
+      'of the broker on 127.0.0.1; another one if it is taken',
+      mqttPortDefault,
+    )
+    .option('--verbose', 'print what the processes log')
+    .action(async (_options: unknown, self: Command) => {
+      await up(self.optsWithGlobals<UpOptions>(), context);
+    });
+  examples(command, [
+    ['isobar up', ''],
+    ['isobar up --mount /mnt/kpi --verbose', ''],
+    ['isobar up --data-dir ./instance2', 'a second instance, independent of the first'],
+  ]);
+}
+
+async function up(options: UpOptions, context: CommandContext): Promise<void> {
+  const directory = locateDataDirectory(options.dataDir, context.environment, context.userId);
+  const portMax = 65_535;
+  const settings = {
+    directory,
+    mount: resolve(options.mount ?? directory.mount),
+    fuseBackend: options.fuseBackend,
+    mqttPort: await findFreePort(parseCount(options.mqttPort, '--mqtt-port', portMax)),
+  };
+  const { output, clock } = context;
+  const instance = buildUp(settings, {
+    clock,
+    random: context.random,
+    log: createLog('up', options.verbose === true ? 'info' : 'warn'),
+    hostName: hostname(),
+    ...(options.verbose === true
+      ? { takeOutput: (_name: string, chunk: Buffer) => output.remark(String(chunk).trimEnd()) }
+      : {}),
+  });
+  const signals = listenForStop(clock, { stopNow: () => instance.stopNow() });
+  try {
+    await instance.start();
+    for (const line of banner(instance.status(), options, context)) await output.line(line);
+    await signals.requested;
+    output.remark('stopping; Ctrl-C again stops at once');
+  } finally {
+    await instance.stop();
+    signals.release();
+  }
+}
+
+/** Where the mount is and what to do next, in under ten lines. */
+function banner(status: UpStatus, options: UpOptions, context: CommandContext): string[] {
+  const { style } = context.output;
+  // Started by npm, the command is most likely not on the PATH.
+  const command = context.environment['npm_execpath'] === undefined ? 'isobar' : 'npx isobar';
+  const suffix = options.dataDir === undefined ? '' : ` --data-dir ${quote(options.dataDir)}`;
+  return [
+    `${style.green('Isobar runs')}; Ctrl-C ends it. Data and logs are in ${status.dataDirectory}`,
+    `  mount  ${style.bold(status.mount)}`,
+    `  mqtt   ${status.mqttUrl}`,
+    'Try in a second terminal:',
+    `  echo 42 > ${quote(`${status.mount}/unencrypted/users`)}`,
+    `  ${command} watch${suffix}`,
+    `  ${command} status${suffix}`,
+  ];
+}
+
+/** `text` as one word of a POSIX shell. */
+function quote(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}

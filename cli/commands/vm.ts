@@ -1,0 +1,179 @@
+import { readFile } from 'node:fs/promises';
+
+import type { Command } from 'commander';
+import { z } from 'zod';
+
+import { ConfigError, parseConfig } from '../../common/config/load-config.ts';
+import { vmAnswerSchema, vmListAnswerSchema } from '../../common/control/collector-answer.ts';
+import { vmDescriptorSchema, type VmDescriptor } from '../../common/wire/vm-descriptor.ts';
+import { connectClients } from '../clients.ts';
+import type { CommandContext, GlobalOptions } from '../context.ts';
+import { formatTable } from '../text/table.ts';
+import { UsageError } from '../usage-error.ts';
+import { examples } from './examples.ts';
+
+interface VmOptions extends GlobalOptions {
+  readonly json?: boolean;
+  readonly revision?: string;
+}
+
+export function addVmCommands(program: Command, context: CommandContext): void {
+  const vm = program.command('vm').description('the VMs that the host collector measures');
+  const add = vm
+    .command('add')
+    .description('measure one more VM, from now on')
+    .argument('<file>', 'the VM descriptor, a JSON file; - reads standard input')
+    .option('--json', 'print the registered descriptor')
+    .action(async (file: string, _options: unknown, self: Command) => {
+      await addVm(file, self.optsWithGlobals<VmOptions>(), context);
+    });
+  examples(add, [
+    ['isobar config example vm > vm1.json', 'a descriptor to begin with'],
+    ['isobar vm add vm1.json', ''],
+  ]);
+  const list = vm
+    .command('list')
+    .description('the registered VMs')
+    .option('--json', 'one JSON document a line')
+    .action(async (_options: unknown, self: Command) => {
+      await listVms(self.optsWithGlobals<VmOptions>(), context);
+    });
+  examples(list, [['isobar vm list', '']]);
+  const show = vm
+    .command('show')
+    .description("a VM's descriptor, as JSON")
+    .argument('<vm>', 'id of the VM')
+    .option('--json', 'on one line')
+    .action(async (id: string, _options: unknown, self: Command) => {
+      const options = self.optsWithGlobals<VmOptions>();
+      const descriptor = await fetchVm(id, options, context);
+      await context.output.line(
+        JSON.stringify(descriptor, undefined, options.json === true ? undefined : 2),
+      );
+    });
+  examples(show, [['isobar vm show vm1 > vm1.json', 'to edit it and set it again']]);
+  const set = vm
+    .command('set-monitoring')
+    .description('replace what is measured of a VM, from the next interval boundary on')
+    .argument('<vm>', 'id of the VM')
+    .argument('<file>', 'a descriptor, or its "monitoring" part; - reads standard input')
+    .option(
+      '--revision <n>',
+      'the revision that the change was made from; a descriptor has its own',
+    )
+    .option('--json', 'print the new descriptor')
+    .action(async (id: string, file: string, _options: unknown, self: Command) => {
+      await setMonitoring(id, file, self.optsWithGlobals<VmOptions>(), context);
+    });
+  examples(set, [
+    ['isobar vm show vm1 > vm1.json && editor vm1.json', ''],
+    ['isobar vm set-monitoring vm1 vm1.json', 'refused when someone else changed it meanwhile'],
+    ['isobar vm set-monitoring vm1 monitoring.json --revision 3', ''],
+  ]);
+  const remove = vm
+    .command('remove')
+    .description('measure a VM no longer; what is stored stays')
+    .argument('<vm>', 'id of the VM')
+    .action(async (id: string, _options: unknown, self: Command) => {
+      const { collector } = connectClients(context, self.optsWithGlobals<VmOptions>());
+      await collector.call('DELETE', vmPath(id), undefined, z.unknown());
+      context.output.remark(`${id} is measured no longer`);
+    });
+  examples(remove, [['isobar vm remove vm1', '']]);
+}
+
+function vmPath(id: string): string {
+  return `/v1/vms/${encodeURIComponent(id)}`;
+}
+
+async function fetchVm(
+  id: string,
+  options: VmOptions,
+  context: CommandContext,
+): Promise<VmDescriptor> {
+  const { collector } = connectClients(context, options);
+  return collector.get(vmPath(id), vmAnswerSchema);
+}
+
+async function addVm(file: string, options: VmOptions, context: CommandContext): Promise<void> {
+  const descriptor = parseConfig(vmDescriptorSchema, await readDocument(file, context), file);
+  const { collector } = connectClients(context, options);
+  const added = await collector.call('POST', '/v1/vms', descriptor, vmAnswerSchema);
+  if (options.json === true) await context.output.line(JSON.stringify(added));
+  else context.output.remark(`${added.id} is measured from now on (revision ${added.revision})`);
+}
+
+async function listVms(options: VmOptions, context: CommandContext): Promise<void> {
+  const { collector } = connectClients(context, options);
+  const { vms } = await collector.get('/v1/vms', vmListAnswerSchema);
+  if (options.json === true) {
+    for (const descriptor of vms) await context.output.line(JSON.stringify(descriptor));
+    return;
+  }
+  if (vms.length === 0) {
+    context.output.remark('no VM is registered; register one with: isobar vm add FILE');
+    return;
+  }
+  const rows = vms.map((descriptor) => [
+    descriptor.id,
+    String(descriptor.revision),
+    descriptor.probe.kind,
+    descriptor.guest?.channel ?? '-',
+    String(descriptor.monitoring.specifiers.length),
+  ]);
+  const columns = [
+    { title: 'VM', widthMin: 8 },
+    { title: 'REVISION', alignment: 'right' },
+    { title: 'PROBE' },
+    { title: 'GUEST', widthMin: 12 },
+    { title: 'SPECIFIERS', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, context.output.columns)) {
+    await context.output.line(line);
+  }
+}
+
+async function setMonitoring(
+  id: string,
+  file: string,
+  options: VmOptions,
+  context: CommandContext,
+): Promise<void> {
+  const document = await readDocument(file, context);
+  const isDescriptor =
+    typeof document === 'object' && document !== null && 'monitoring' in document;
+  let change: { readonly revision: number; readonly monitoring: unknown };
+  if (isDescriptor) {
+    const descriptor = parseConfig(vmDescriptorSchema, document, file);
+    if (descriptor.id !== id) {
+      throw new UsageError(`${file} describes ${descriptor.id}, not ${id}`);
+    }
+    change = { revision: descriptor.revision, monitoring: descriptor.monitoring };
+  } else {
+    const monitoring = parseConfig(vmDescriptorSchema.shape.monitoring, document, file);
+    change = { revision: parseRevision(options.revision, file), monitoring };
+  }
+  const { collector } = connectClients(context, options);
+  const changed = await collector.call('PUT', `${vmPath(id)}/monitoring`, change, vmAnswerSchema);
+  if (options.json === true) await context.output.line(JSON.stringify(changed));
+  else context.output.remark(`${id} is at revision ${changed.revision}`);
+}
+
+function parseRevision(text: string | undefined, file: string): number {
+  const revision = Number(text);
+  if (Number.isInteger(revision) && revision >= 1) return revision;
+  throw new UsageError(
+    `${file} holds no revision: give --revision N, the one that 'isobar vm show' printed when you began the change`,
+  );
+}
+
+/** @throws ConfigError when the file can't be read or holds no JSON */
+async function readDocument(file: string, context: CommandContext): Promise<unknown> {
+  try {
+    const text = file === '-' ? await context.readStandardInput() : await readFile(file, 'utf8');
+    return JSON.parse(text);
+  } catch (cause) {
+    const rule = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError('config-unreadable', file, [{ path: '', value: '(unreadable)', rule }]);
+  }
+}

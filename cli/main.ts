@@ -1,0 +1,44 @@
+#!/usr/bin/env node
+import { text } from 'node:stream/consumers';
+
+import { SystemClock } from '../common/runtime/clock.ts';
+import { SystemRandom } from '../common/runtime/random.ts';
+import { listenForStop } from '../common/runtime/stop-signals.ts';
+import type { CommandContext } from './context.ts';
+import { runCommandLine } from './program.ts';
+import { terminalOutput } from './terminal-output.ts';
+
+const readerGone = new AbortController();
+const clock = new SystemClock();
+
+const context: CommandContext = {
+  clock,
+  random: new SystemRandom(),
+  environment: process.env,
+  userId: process.getuid?.() ?? -1,
+  output: terminalOutput({ out: process.stdout, error: process.stderr }, process.env, () => {
+    readerGone.abort();
+  }),
+  interruptible: () => {
+    const signals = listenForStop(clock, { stopNow: () => {} });
+    const interrupted = new AbortController();
+    void signals.requested.then((reason) => {
+      interrupted.abort(reason);
+      return reason;
+    });
+    return {
+      signal: AbortSignal.any([interrupted.signal, readerGone.signal]),
+      release: () => {
+        signals.release();
+      },
+    };
+  },
+  readStandardInput: () => text(process.stdin),
+  setExitCode: (exitCode) => {
+    process.exitCode = exitCode;
+  },
+};
+
+const exitCode = await runCommandLine(process.argv.slice(2), context);
+// A command that ended well may have set its own.
+if (exitCode !== 0) process.exitCode = exitCode;

@@ -1,0 +1,52 @@
+import type { z } from 'zod';
+
+import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
+import { guestAgentConfigSchema } from '../guest-agent/config.ts';
+
+/** A kind of document that `isobar config` checks and shows examples of. */
+export interface DocumentKind {
+  readonly schema: z.ZodType;
+  /** A complete, valid document: what `isobar config example` prints. */
+  readonly example: unknown;
+}
+
+/** All of them, by the name that people type. */
+export const documentKinds: Readonly<Record<string, DocumentKind>> = {
+  'guest-agent': {
+    schema: guestAgentConfigSchema,
+    example: {
+      mountPath: '/mnt/isobar',
+      dataDirectory: '/var/lib/isobar/guest-agent',
+      controlSocket: '/run/isobar/guest-agent.sock',
+      channel: { address: 'virtio:/dev/virtio-ports/org.isobar.channel' },
+    },
+  },
+  vm: {
+    schema: vmDescriptorSchema,
+    example: {
+      apiVersion: 'isobar/v1',
+      kind: 'VirtualMachine',
+      id: 'vm1',
+      guest: { channel: 'virtio:/run/vm1-channel.sock', notification: 'triggers' },
+      probe: { kind: 'process', pid: 4321 },
+      monitoring: {
+        specifiers: [
+          { id: 'kpis', dataPoints: 'kpi/**', format: 'raw' },
+          {
+            id: 'cpu',
+            dataPoints: 'infra/cpu/usage_ratio',
+            monitoringIntervalMs: 1_000,
+            deliveryIntervalMs: 60_000,
+            format: 'mean',
+          },
+          {
+            id: 'slow',
+            dataPoints: 'kpi/responses/time_ms',
+            predicate: { condition: 'above', threshold: 500, kind: 'edge', hysteresis: 50 },
+          },
+        ],
+        latenessMaxMs: 5_000,
+      },
+    },
+  },
+};

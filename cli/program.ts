@@ -1,0 +1,107 @@
+import { Command, CommanderError } from 'commander';
+
+import { ConfigError } from '../common/config/load-config.ts';
+import { OperatingError } from '../common/runtime/operating-error.ts';
+import { packageVersion } from '../common/runtime/package-root.ts';
+import { addCompletionCommands } from './commands/completion.ts';
+import { addConfigCommands } from './commands/config.ts';
+import { examples } from './commands/examples.ts';
+import { addGuestStatusCommand } from './commands/guest.ts';
+import { addQueryCommand } from './commands/query.ts';
+import { addRunCommand } from './commands/run-process.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addUpCommand } from './commands/up.ts';
+import { addVmCommands } from './commands/vm.ts';
+import { addWatchCommand } from './commands/watch.ts';
+import type { CommandContext } from './context.ts';
+import { exitCodes } from './exit-code.ts';
+import { UsageError } from './usage-error.ts';
+
+/** The whole command tree; parsing runs a command. */
+export function buildProgram(context: CommandContext): Command {
+  const program = new Command('isobar')
+    .description(
+      'Captures KPIs that applications save as files, measures VMs, and shows both where they are judged.',
+    )
+    .version(packageVersion(), '--version', 'print the version')
+    .option('--data-dir <directory>', 'the instance to start or to talk to ($ISOBAR_DATA_DIR)')
+    .option('--debug', 'show where an error came from')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [command]', 'show the help of a command')
+    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    .showSuggestionAfterError()
+    .showHelpAfterError('(isobar help shows how)');
+  addUpCommand(program, context);
+  addWatchCommand(program, context);
+  addQueryCommand(program, context);
+  addStatusCommand(program, context);
+  addVmCommands(program, context);
+  addConfigCommands(program, context);
+  const guest = program.command('guest').description('the agent in the VM');
+  addGuestStatusCommand(guest, context);
+  addRunCommand(guest, 'guest-agent');
+  addRunCommand(
+    program.command('collector').description('the collector on the VM host'),
+    'host-collector',
+  );
+  addRunCommand(
+    program.command('site').description('the reader at the primary site'),
+    'primary-site',
+  );
+  addCompletionCommands(program, context);
+  examples(program, [
+    ['isobar up', 'run everything on this machine'],
+    ['isobar watch', 'in a second terminal: measurements as they arrive'],
+    ['isobar help watch', 'more about a command'],
+  ]);
+  forEachCommand(program, (command) => {
+    command.exitOverride().configureOutput({
+      writeOut: (text) => void context.output.line(text.trimEnd()),
+      writeErr: (text) => {
+        context.output.remark(text.trimEnd());
+      },
+    });
+  });
+  return program;
+}
+
+/**
+ * Runs one command line (without `node isobar`). Never throws: prints what went wrong as a message that says what to
+ * do, with a stack only under --debug or for a bug of ours, and returns the exit code (see exit-code.ts).
+ */
+export async function runCommandLine(
+  commandLine: readonly string[],
+  context: CommandContext,
+): Promise<number> {
+  const program = buildProgram(context);
+  try {
+    await program.parseAsync(commandLine, { from: 'user' });
+    return exitCodes.ok;
+  } catch (error) {
+    // Commander has printed its message by now; help and version come this way too.
+    if (error instanceof CommanderError) {
+      return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    }
+    report(error, program.opts<{ debug?: boolean }>().debug === true, context);
+    if (error instanceof UsageError) return exitCodes.usage;
+    return error instanceof ConfigError ? exitCodes.config : exitCodes.failure;
+  }
+}
+
+function report(error: unknown, debugs: boolean, context: CommandContext): void {
+  const { output } = context;
+  const label = output.errorStyle.red('error:');
+  if (!(error instanceof Error)) {
+    output.remark(`${label} ${String(error)}`);
+  } else if (debugs || !(error instanceof OperatingError)) {
+    output.remark(`${label} ${error.stack ?? error.message}`);
+    if (error.cause instanceof Error) output.remark(`caused by ${error.cause.stack ?? ''}`);
+  } else {
+    output.remark(`${label} ${error.message}`);
+  }
+}
+
+function forEachCommand(command: Command, act: (command: Command) => void): void {
+  act(command);
+  for (const child of command.commands) forEachCommand(child, act);
+}

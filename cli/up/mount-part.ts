@@ -1,0 +1,51 @@
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import type { ChildStatus } from './child-process-service.ts';
+import type { ProcessPart } from './up.ts';
+
+/** What `isobar up` needs of the supervisor that holds the mount and runs the agent behind it. */
+export interface MountSupervisor extends Service {
+  readonly status: {
+    readonly agentProcessId: number | null;
+    readonly restarts: number;
+    /** Only the mounting user sees into the mount. */
+    readonly isPrivate: boolean;
+  };
+  stopNow(): Promise<void>;
+}
+
+/** The supervised guest agent as one of the processes of `isobar up`. */
+export class MountPart implements ProcessPart {
+  readonly name = 'guest-agent';
+  readonly #supervisor: MountSupervisor;
+  readonly #clock: Clock;
+  #startedAtUs = 0;
+
+  constructor(supervisor: MountSupervisor, clock: Clock) {
+    this.#supervisor = supervisor;
+    this.#clock = clock;
+  }
+
+  async start(): Promise<void> {
+    this.#startedAtUs = this.#clock.wallUs();
+    await this.#supervisor.start();
+  }
+
+  stop(): Promise<void> {
+    return this.#supervisor.stop();
+  }
+
+  stopNow(): Promise<void> {
+    return this.#supervisor.stopNow();
+  }
+
+  status(): ChildStatus {
+    const { agentProcessId, restarts } = this.#supervisor.status;
+    return {
+      name: this.name,
+      pid: agentProcessId,
+      startedAtUs: this.#startedAtUs,
+      restartCount: restarts,
+    };
+  }
+}

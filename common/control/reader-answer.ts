@@ -1,0 +1,39 @@
+import { z } from 'zod';
+
+import { formats } from '../wire/monitoring-specifier.ts';
+import { jsonValueSchema } from './json-value.ts';
+
+/** One measurement, or one window's processed value, as the reader's API gives it: a line of /v1/watch. */
+export const readingSchema = z.object({
+  /** Where the reader's store has it; `after=` goes on behind it. Rises in order of arrival. */
+  position: z.int().nonnegative(),
+  vm: z.string(),
+  dataPoint: z.string(),
+  /** Event time, µs of the epoch, corrected by the guest's clock offset. */
+  timeUs: z.int(),
+  uncertaintyUs: z.int().nonnegative().default(0),
+  value: jsonValueSchema,
+  held: z.boolean().default(false),
+  specifierId: z.string(),
+  format: z.enum(formats),
+  window: z.object({ startMs: z.int(), endMs: z.int() }).nullable().default(null),
+  /** Above 0: late rows changed this window. */
+  revision: z.int().nonnegative().default(0),
+  /** Measurements that took part; null for raw ones. */
+  count: z.int().nonnegative().nullable().default(null),
+});
+export type Reading = z.output<typeof readingSchema>;
+
+/** GET /v1/query */
+export const queryAnswerSchema = z.object({
+  readings: z.array(readingSchema),
+  /** True when there are more than the limit. */
+  isTruncated: z.boolean(),
+});
+
+/** GET /v1/data-points */
+export const dataPointsAnswerSchema = z.object({
+  dataPoints: z.array(
+    z.object({ vm: z.string(), dataPoint: z.string(), newestTimeUs: z.int().nullable() }),
+  ),
+});

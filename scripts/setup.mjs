@@ -1,0 +1,212 @@
+// Everything between a fresh clone and a program that runs: `npm start` and `npm test` call it first. Plain JavaScript
+// without dependencies, because nothing is installed or compiled yet. A second run takes a second.
+//
+//   node scripts/setup.mjs [--for start|test]
+//
+// Exits 78 (EX_CONFIG) when this machine lacks something that a person has to provide, and says what.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const purpose = process.argv.includes('test') ? 'test' : 'start';
+const stampPath = join(root, 'node_modules', '.isobar-setup');
+const exitCodeConfig = 78;
+
+/** A reason to stop that a person can do something about. */
+class SetupError extends Error {}
+
+try {
+  checkPlatform();
+  providePackages(filePackages());
+  installDependencies();
+  build();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  process.stderr.write(`isobar: ${error.message}\n`);
+  process.exitCode = exitCodeConfig;
+}
+
+function checkPlatform() {
+  if (process.platform !== 'linux') {
+    throw new SetupError(
+      `needs Linux, as it is a FUSE file system; this is ${process.platform}. A Linux VM or container will do`,
+    );
+  }
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    throw new SetupError(`needs Node 20.19 or newer; this is ${process.versions.node}`);
+  }
+  if (purpose === 'start' && !existsSync('/dev/fuse')) {
+    throw new SetupError(
+      '/dev/fuse is missing. On a machine of its own: modprobe fuse. In a container: start it with --device /dev/fuse --cap-add SYS_ADMIN',
+    );
+  }
+}
+
+/** System packages for the file system itself, and whether we can go on without each. */
+function filePackages() {
+  const packages = [];
+  if (findProgram('fusermount3') === undefined) {
+    packages.push({ name: 'fuse3', why: 'mounts as a user', isOptional: purpose === 'test' });
+  }
+  const isFuse2Missing = !run('ldconfig', ['-p'], { quiet: true }).stdout.includes('libfuse.so.2');
+  if (purpose === 'test' && isFuse2Missing) {
+    packages.push({ name: 'libfuse2', why: 'for the fuse-native backend', isOptional: true });
+  }
+  return packages;
+}
+
+/** Installs what is missing where that is possible and allowed; else says which command does. */
+function providePackages(packages) {
+  if (packages.length === 0) return;
+  const names = packages.map(({ name }) => name);
+  const list = packages.map(({ name, why }) => `${name} (${why})`).join(', ');
+  const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;
+  const obstacle = installObstacle();
+  if (obstacle !== undefined) {
+    const advice = `missing system packages: ${list}. ${obstacle}; install them with: ${command}`;
+    if (packages.every(({ isOptional }) => isOptional)) {
+      process.stderr.write(
+        `isobar: ${advice}\n  going on without: tests that need them are skipped\n`,
+      );
+      return;
+    }
+    throw new SetupError(advice);
+  }
+  process.stderr.write(`isobar: installing missing system packages: ${list}\n`);
+  const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const install = () =>
+    run('apt-get', command.split(' ').slice(1), { quiet: true, env: environment });
+  // The lists of a fresh machine are empty or old; only then are they worth fetching.
+  let result = install();
+  if (result.status !== 0) {
+    run('apt-get', ['update'], { quiet: true, env: environment });
+    result = install();
+  }
+  if (result.status === 0) return;
+  const failure = `${command} failed:\n${lastLines(result.stderr)}`;
+  if (!packages.every(({ isOptional }) => isOptional)) throw new SetupError(failure);
+  process.stderr.write(`isobar: ${failure}\n`);
+}
+
+function installObstacle() {
+  if (process.env.ISOBAR_NO_INSTALL === '1') return 'ISOBAR_NO_INSTALL=1 forbids installing';
+  if (findProgram('apt-get') === undefined) return 'There is no apt here';
+  if (process.getuid() !== 0) return 'Installing needs root';
+  return undefined;
+}
+
+/** npm ci without install scripts (none but SQLite's is needed), then SQLite's addon, prebuilt or compiled. */
+function installDependencies() {
+  const key = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .update(`${process.version} ${process.arch}`)
+    .digest('hex');
+  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === key) return;
+  process.stderr.write('isobar: installing dependencies\n');
+  const installed = run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {});
+  if (installed.status !== 0) throw new SetupError('npm ci failed; its output is above');
+  if (!sqliteLoads()) provideSqlite();
+  linkCommand();
+  writeFileSync(stampPath, key);
+}
+
+function provideSqlite() {
+  const directory = join(root, 'node_modules', 'better-sqlite3');
+  const prebuilt = run(
+    process.execPath,
+    [join(root, 'node_modules', 'prebuild-install', 'bin.js')],
+    {
+      cwd: directory,
+      quiet: true,
+    },
+  );
+  if (prebuilt.status === 0 && sqliteLoads()) return;
+  const tools = [
+    ['g++', 'g++'],
+    ['make', 'make'],
+    ['python3', 'python3'],
+  ].filter(([program]) => findProgram(program) === undefined);
+  providePackages(
+    tools.map(([, name]) => ({
+      name,
+      why: 'compiles SQLite, of which no prebuilt binary can be had here',
+      isOptional: false,
+    })),
+  );
+  process.stderr.write('isobar: compiling SQLite; this takes some minutes, once\n');
+  // Node's own headers, where the installation has them, save fetching them.
+  const prefix = dirname(dirname(process.execPath));
+  const hasHeaders = existsSync(join(prefix, 'include', 'node', 'node_api.h'));
+  const compiled = run('npm', ['rebuild', 'better-sqlite3', '--ignore-scripts=false'], {
+    quiet: true,
+    env: { ...process.env, ...(hasHeaders ? { npm_config_nodedir: prefix } : {}) },
+  });
+  if (!sqliteLoads()) {
+    throw new SetupError(`SQLite could not be compiled:\n${lastLines(compiled.stderr)}`);
+  }
+}
+
+function sqliteLoads() {
+  const script = "new (require('better-sqlite3'))(':memory:').close()";
+  return run(process.execPath, ['-e', script], { quiet: true }).status === 0;
+}
+
+/** `npx isobar` finds what lies here. */
+function linkCommand() {
+  const link = join(root, 'node_modules', '.bin', 'isobar');
+  mkdirSync(dirname(link), { recursive: true });
+  rmSync(link, { force: true });
+  symlinkSync(join('..', '..', 'dist', 'cli', 'main.js'), link);
+}
+
+/** Incremental: only what changed is compiled. */
+function build() {
+  const compiler = join(root, 'node_modules', '.bin', 'tsc');
+  const built = run(compiler, ['-p', 'tsconfig.build.json'], {});
+  if (built.status !== 0) throw new SetupError('the build failed; its output is above');
+  chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755);
+}
+
+/** With `quiet` the output is kept for whoever asks; else it goes to the terminal. */
+function run(program, args, { quiet = false, cwd = root, env = process.env }) {
+  const result = spawnSync(program, args, {
+    cwd,
+    env,
+    encoding: 'utf8',
+    stdio: quiet ? ['ignore', 'pipe', 'pipe'] : ['ignore', 2, 2],
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  return { status: result.status, stdout: result.stdout ?? '', stderr: result.stderr ?? '' };
+}
+
+function findProgram(name) {
+  const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  return directories
+    .map((directory) => join(directory, name))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+function lastLines(text) {
+  return text.trimEnd().split('\n').slice(-15).join('\n');
+}

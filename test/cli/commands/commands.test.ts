@@ -1,0 +1,418 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { Hono } from 'hono';
+import { stream } from 'hono/streaming';
+import { describe, expect, test } from 'vitest';
+
+import { locateDataDirectory } from '../../../cli/data-directory.ts';
+import { documentKinds } from '../../../cli/process-kinds.ts';
+import { machineDescriptor, vmIdOfHost } from '../../../cli/up/machine-descriptor.ts';
+import { ControlServer } from '../../../common/control/control-server.ts';
+import type { Reading } from '../../../common/control/reader-answer.ts';
+import { SystemClock } from '../../../common/runtime/clock.ts';
+import { silentLog } from '../../../common/runtime/log.ts';
+import { OperatingError } from '../../../common/runtime/operating-error.ts';
+import type { VmDescriptor } from '../../../common/wire/vm-descriptor.ts';
+import { runIsobar, type CommandResult } from '../../support/command-line.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+const timeUs = Date.parse('2026-03-04T05:06:07.008Z') * 1_000;
+
+function reading(position: number, change: Partial<Reading> = {}): Reading {
+  return {
+    position,
+    vm: 'vm1',
+    dataPoint: 'kpi/users/column1',
+    timeUs: timeUs + position * 1_000_000,
+    uncertaintyUs: 0,
+    value: 42,
+    held: false,
+    specifierId: 'kpi',
+    format: 'raw',
+    window: null,
+    revision: 0,
+    count: null,
+    ...change,
+  };
+}
+
+type Run = (
+  commandLine: readonly string[],
+  options?: Parameters<typeof runIsobar>[1],
+) => Promise<CommandResult>;
+
+/** Control sockets of an instance, served by `apps`; a part without one is not running. */
+async function withInstance(
+  apps: { readonly [Part in 'up' | 'primarySite' | 'hostCollector' | 'guestAgent']?: Hono },
+  body: (run: Run, directory: string) => Promise<void>,
+): Promise<void> {
+  using directory = temporaryDirectory();
+  const { sockets } = locateDataDirectory(directory.path, {}, 0);
+  const servers = Object.entries(apps).map(
+    ([part, app]) =>
+      new ControlServer(
+        app,
+        { clock: new SystemClock(), log: silentLog },
+        { name: part, socketPath: sockets[part as keyof typeof apps] },
+      ),
+  );
+  for (const server of servers) await server.start();
+  try {
+    await body(
+      (commandLine, options) => runIsobar([...commandLine, '--data-dir', directory.path], options),
+      directory.path,
+    );
+  } finally {
+    for (const server of servers) await server.stop();
+  }
+}
+
+function answer(document: object): Hono {
+  return new Hono().get('/v1/status', (context) => context.json(document));
+}
+
+async function complete(run: Run, ...words: string[]): Promise<readonly string[]> {
+  return (await run(['__complete', '--', ...words])).lines;
+}
+
+function pathOf(...args: Parameters<typeof locateDataDirectory>): string {
+  return locateDataDirectory(...args).path;
+}
+
+describe('isobar watch', () => {
+  test('shows a value with its time, and every later one live', async () => {
+    const app = new Hono().get('/v1/watch', (context) =>
+      stream(context, async (output) => {
+        await output.writeln(JSON.stringify(reading(1)));
+        await output.writeln(
+          JSON.stringify(reading(2, { value: { integer: '9007199254740993' } })),
+        );
+        await new Promise(() => {});
+      }),
+    );
+    await withInstance({ primarySite: app }, async (run) => {
+      const result = await run(['watch'], { interruptAfterLines: 2 });
+      expect(result).toMatchObject({
+        exitCode: 0,
+        lines: [
+          '2026-03-04T05:06:08.008Z  vm1 kpi/users/column1  42',
+          '2026-03-04T05:06:09.008Z  vm1 kpi/users/column1  9007199254740993',
+        ],
+      });
+    });
+  });
+
+  test('passes pattern, --vm and --since on; --json prints one document a line', async () => {
+    const queries: Record<string, string>[] = [];
+    const app = new Hono().get('/v1/watch', (context) => {
+      queries.push(context.req.query());
+      return context.text(`${JSON.stringify(reading(7))}\n`);
+    });
+    const clock = new ManualClock(timeUs);
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines } = await run(
+        ['watch', 'kpi/users/*', '--vm', 'vm1', '--since', '10m', '--json'],
+        { interruptAfterLines: 1, clock },
+      );
+      expect(lines.map((line): unknown => JSON.parse(line))).toEqual([reading(7)]);
+    });
+    expect(queries).toEqual([
+      { pattern: 'kpi/users/*', vm: 'vm1', sinceUs: String(timeUs - 600_000_000) },
+    ]);
+  });
+
+  test('after a restart of the reader it goes on behind the last position', async () => {
+    const positions: (string | undefined)[] = [];
+    const app = new Hono().get('/v1/watch', (context) => {
+      const after = context.req.query('after');
+      positions.push(after);
+      // One line for each connection, which then ends.
+      return context.text(`${JSON.stringify(reading(Number(after ?? 0) + 1))}\n`);
+    });
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines, remarks } = await run(['watch'], { interruptAfterLines: 3 });
+      expect(lines).toHaveLength(3);
+      expect(remarks[0]).toContain('connection to the reader lost');
+      expect(remarks[1]).toContain('nothing was missed');
+    });
+    expect(positions).toEqual([undefined, '1', '2']);
+  });
+
+  test('processed, held and revised values say how they came about', async () => {
+    const app = new Hono().get('/v1/watch', (context) =>
+      context.text(
+        [
+          reading(1, { format: 'mean', count: 12, revision: 1, value: 0.5 }),
+          reading(2, { held: true, dataPoint: 'infra/memory/used_bytes', value: 2_048 }),
+        ]
+          .map((each) => `${JSON.stringify(each)}\n`)
+          .join(''),
+      ),
+    );
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 2 });
+      expect(lines[0]).toMatch(/0\.5 {2}\(mean of 12, revision 1\)$/);
+      expect(lines[1]).toMatch(/2\.0 KiB {2}\(held\)$/);
+    });
+  });
+
+  test('where nothing runs it says how to start it', async () => {
+    await withInstance({}, async (run, directory) => {
+      const { exitCode, remarks } = await run(['watch']);
+      expect(exitCode).toBe(1);
+      expect(remarks).toEqual([
+        expect.stringMatching(/^error: the reader .* is not running .*; start it with: isobar up/),
+      ]);
+      expect(remarks[0]).toContain(directory);
+      expect(remarks[0]).not.toContain('    at ');
+    });
+  });
+
+  test.each([
+    [['watch', 'users'], "no data point can match 'users'"],
+    [['watch', '/srv/mount/unencrypted/app/users'], 'kpi/app%2Fusers/*'],
+    [['watch', '--since', 'yesterday'], "'yesterday' is no time"],
+    [['query', '--limit', '0'], '--limit takes a whole number from 1'],
+    [['wach'], 'Did you mean watch?'],
+    [['watch', '--jsn'], 'Did you mean --json?'],
+    [['vm', 'show'], "missing required argument 'vm'"],
+  ])('%j is wrong usage: exit code 2 and what would be right', async (commandLine, message) => {
+    const { exitCode, remarks, lines } = await runIsobar(commandLine);
+    expect(exitCode).toBe(2);
+    expect(remarks.join('\n')).toContain(message);
+    expect(lines).toEqual([]);
+  });
+});
+
+describe('isobar query', () => {
+  test('prints what is stored, and says when there is more', async () => {
+    const app = new Hono().get('/v1/query', (context) =>
+      context.json({ readings: [reading(1), reading(2)], isTruncated: true }),
+    );
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines, remarks } = await run(['query', 'kpi/**', '--limit', '2']);
+      expect(lines).toHaveLength(2);
+      expect(remarks).toEqual([expect.stringContaining('there are more than 2')]);
+    });
+  });
+});
+
+describe('isobar status', () => {
+  const stages = {
+    stages: { capture: { accepted: 1_234, forwarded: 1_234, dropped: 0, failed: 1, lagMs: 4.2 } },
+  };
+  const up = {
+    dataDirectory: '/data',
+    mount: '/data/mount',
+    mqttUrl: 'mqtt://127.0.0.1:1883',
+    processes: [{ name: 'guest-agent', pid: 17, startedAtUs: timeUs, restartCount: 0 }],
+  };
+  test("each stage's accepted, forwarded, dropped, failed, lag", async () => {
+    const apps = {
+      up: answer(up),
+      primarySite: answer({ stages: {} }),
+      hostCollector: answer({ stages: {}, vms: [] }),
+      guestAgent: answer(stages),
+    };
+    await withInstance(apps, async (run) => {
+      const clock = new ManualClock(timeUs + 5_000_000);
+      const { exitCode, lines } = await run(['status'], { clock });
+      expect(exitCode).toBe(0);
+      expect(lines).toContain('PROCESS      PID    STARTED  RESTARTS');
+      expect(lines).toContain('guest-agent   17  5.0 s ago         0');
+      expect(lines.at(-1)).toBe('guest-agent  capture     1,234      1,234        0       1  4 ms');
+      const json = await run(['status', '--json']);
+      expect(JSON.parse(json.lines[0]!)).toMatchObject({
+        up: { mount: '/data/mount' },
+        stages: [{ process: 'guest-agent', stage: 'capture', accepted: 1_234, lagMs: 4.2 }],
+        problems: [],
+      });
+    });
+  });
+
+  test('a part that does not answer is reported beside the others, with exit code 1', async () => {
+    await withInstance({ up: answer(up), guestAgent: answer(stages) }, async (run) => {
+      const { exitCode, lines, remarks } = await run(['status']);
+      expect(exitCode).toBe(1);
+      expect(lines.join('\n')).toContain('capture');
+      expect(remarks.join('\n')).toContain('the host collector is not running');
+    });
+  });
+});
+
+describe('isobar vm', () => {
+  const descriptor = machineDescriptor('vm1', '/run/vm1.sock');
+
+  /** A collector with one VM that compares and sets as the real one does. */
+  function collector(changes: unknown[]): Hono {
+    const app = new Hono();
+    app.get('/v1/vms', (context) => context.json({ vms: [descriptor] }));
+    app.get('/v1/vms/vm1', (context) => context.json(descriptor));
+    app.put('/v1/vms/vm1/monitoring', async (context) => {
+      const change: { revision: number } = await context.req.json();
+      changes.push(change);
+      if (change.revision !== descriptor.revision) {
+        throw new OperatingError(
+          'revision-conflict',
+          `vm1 is at revision 1, not ${change.revision}: show it again and repeat your change`,
+        );
+      }
+      return context.json({ ...descriptor, revision: 2 });
+    });
+    return app;
+  }
+
+  test('list is a table, --json one document a line', async () => {
+    await withInstance({ hostCollector: collector([]) }, async (run) => {
+      expect((await run(['vm', 'list'])).lines).toEqual([
+        'VM   REVISION  PROBE    GUEST               SPECIFIERS',
+        'vm1         1  machine  unix:/run/vm1.sock           3',
+      ]);
+      const { lines } = await run(['vm', 'list', '--json']);
+      expect(lines.map((line): unknown => JSON.parse(line))).toEqual([descriptor]);
+    });
+  });
+
+  test('set-monitoring sends what show printed, with its revision', async () => {
+    const changes: { revision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
+    await withInstance({ hostCollector: collector(changes) }, async (run) => {
+      const shown = await run(['vm', 'show', 'vm1']);
+      const standardInput = shown.lines.join('\n');
+      const { exitCode, remarks } = await run(['vm', 'set-monitoring', 'vm1', '-'], {
+        standardInput,
+      });
+      expect({ exitCode, remarks }).toEqual({ exitCode: 0, remarks: ['vm1 is at revision 2'] });
+    });
+    expect(changes).toEqual([{ revision: 1, monitoring: descriptor.monitoring }]);
+  });
+
+  test('a change made from an older revision is refused with the reason', async () => {
+    await withInstance({ hostCollector: collector([]) }, async (run) => {
+      const { exitCode, remarks } = await run(
+        ['vm', 'set-monitoring', 'vm1', '-', '--revision', '7'],
+        { standardInput: '{"specifiers": []}' },
+      );
+      expect(exitCode).toBe(1);
+      expect(remarks[0]).toContain('vm1 is at revision 1, not 7: show it again');
+    });
+  });
+
+  test('a monitoring part without a revision is wrong usage', async () => {
+    const { exitCode, remarks } = await runIsobar(['vm', 'set-monitoring', 'vm1', '-'], {
+      standardInput: '{}',
+    });
+    expect(exitCode).toBe(2);
+    expect(remarks[0]).toContain('give --revision N');
+  });
+
+  test('an invalid descriptor never leaves this machine: exit code 78', async () => {
+    const { exitCode, remarks } = await runIsobar(['vm', 'add', '-'], {
+      standardInput: '{"id": "a b", "colour": 1}',
+    });
+    expect(exitCode).toBe(78);
+    expect(remarks[0]).toContain('id = "a b": letters, digits');
+    expect(remarks[0]).toContain('colour = 1: unknown key');
+  });
+});
+
+describe('isobar config', () => {
+  test('check reports all problems of all files at once, exit code 78', async () => {
+    using directory = temporaryDirectory();
+    const good = join(directory.path, 'good.json');
+    const bad = join(directory.path, 'bad.json');
+    const missing = join(directory.path, 'missing.json');
+    writeFileSync(good, JSON.stringify(documentKinds['vm']?.example));
+    writeFileSync(bad, JSON.stringify({ kind: 'VirtualMachine', id: 'a b', speed: 1 }));
+    const { exitCode, lines, remarks } = await runIsobar(['config', 'check', good, bad, missing]);
+    expect(exitCode).toBe(78);
+    expect(lines).toEqual([`${good}: ok`]);
+    expect(remarks[0]).toMatch(/bad\.json: 3 problem\(s\)/);
+    expect(remarks[1]).toContain('no such file');
+  });
+
+  test.each(Object.keys(documentKinds))('the example of %s is valid', async (kind) => {
+    const { lines } = await runIsobar(['config', 'example', kind]);
+    const { exitCode } = await runIsobar(['config', 'check', '--as', kind, '-'], {
+      standardInput: lines.join('\n'),
+    });
+    expect(exitCode).toBe(0);
+  });
+});
+
+describe('isobar completion', () => {
+  test('knows commands, options, choices, and the VMs and data points that exist', async () => {
+    const primarySite = new Hono().get('/v1/data-points', (context) =>
+      context.json({
+        dataPoints: [{ vm: 'vm1', dataPoint: 'kpi/users/column1', newestTimeUs: null }],
+      }),
+    );
+    const hostCollector = new Hono().get('/v1/vms', (context) =>
+      context.json({ vms: [machineDescriptor('vm1', '/run/x')] }),
+    );
+    await withInstance({ primarySite, hostCollector }, async (_run, path) => {
+      const run: Run = (commandLine) => runIsobar(['--data-dir', path, ...commandLine]);
+      expect(await complete(run, 'wa')).toEqual(['watch']);
+      expect(await complete(run, 'vm', 's')).toEqual(['set-monitoring', 'show']);
+      expect(await complete(run, 'watch', '--s')).toEqual(['--since']);
+      expect(await complete(run, 'completion', '')).toEqual(['bash', 'fish', 'zsh']);
+      expect(await complete(run, 'vm', 'show', '')).toEqual(['vm1']);
+      expect(await complete(run, 'watch', '--vm', '')).toEqual(['vm1']);
+      expect(await complete(run, 'watch', 'kpi/')).toEqual(['kpi/users/column1']);
+    });
+  });
+
+  test.each(['bash', 'zsh', 'fish'])('prints a script for %s', async (shell) => {
+    const { exitCode, lines } = await runIsobar(['completion', shell]);
+    expect(exitCode).toBe(0);
+    expect(lines.join('\n')).toContain('__complete');
+  });
+});
+
+describe('help', () => {
+  test('every command has a description and examples', async () => {
+    const paths = [
+      ['up'],
+      ['watch'],
+      ['query'],
+      ['status'],
+      ['vm', 'add'],
+      ['vm', 'list'],
+      ['vm', 'show'],
+      ['vm', 'set-monitoring'],
+      ['vm', 'remove'],
+      ['config', 'check'],
+      ['config', 'example'],
+      ['guest', 'status'],
+      ['guest', 'run'],
+      ['collector', 'run'],
+      ['site', 'run'],
+      ['completion'],
+    ];
+    for (const path of paths) {
+      const { exitCode, lines } = await runIsobar([...path, '--help']);
+      expect({ path, exitCode }).toEqual({ path, exitCode: 0 });
+      expect(lines.join('\n')).toMatch(/\n {2}\$ isobar /);
+    }
+  });
+});
+
+describe('this machine as a VM', () => {
+  test.each([
+    ['web-1.example.com', 'web-1-example-com'],
+    ['', 'localhost'],
+    ['ä'.repeat(3), '-'],
+    ['x'.repeat(80), 'x'.repeat(64)],
+  ])('host name %j gives the id %s', (hostName, id) => {
+    expect(vmIdOfHost(hostName)).toBe(id);
+  });
+
+  test('the data directory: --data-dir, $ISOBAR_DATA_DIR, root, XDG', () => {
+    expect(pathOf('/a', { ISOBAR_DATA_DIR: '/b' }, 0)).toBe('/a');
+    expect(pathOf(undefined, { ISOBAR_DATA_DIR: '/b' }, 0)).toBe('/b');
+    expect(pathOf(undefined, {}, 0)).toBe('/var/lib/isobar');
+    expect(pathOf(undefined, { XDG_STATE_HOME: '/s' }, 7)).toBe('/s/isobar');
+    expect(pathOf(undefined, { XDG_STATE_HOME: 'relative' }, 7)).toMatch(/\.local\/state\/isobar$/);
+  });
+});
