@@ -48,7 +48,7 @@ describePrograms('Editors', (mount, programTest) => {
       'vim -u NONE -N vim-terminal',
       [
         { after: /41/, keys: 'cc42\u001B' },
-        { after: /42/, keys: ':wq\r' },
+        { after: /INSERT/, keys: ':wq\r' },
       ],
       { workingDirectory: mount.path(), environment },
     );

@@ -73,3 +73,55 @@ export async function mustRun(
   }
   return result;
 }
+
+/** A server that a test started; disposing it ends it. */
+export interface RunningProgram extends AsyncDisposable {
+  readonly pid: number;
+  /** What it printed so far, the newest bytes. */
+  readonly output: () => string;
+}
+
+const outputCharactersMax = 20_000;
+const endTimeoutMs = 10_000;
+
+/** Starts a program that runs until it is disposed: SIGTERM first, SIGKILL when that does not end it. */
+export function startProgram(
+  command: string,
+  commandArguments: readonly string[],
+  options: RunOptions & { readonly endSignal?: NodeJS.Signals } = {},
+): RunningProgram {
+  const child = spawn(command, commandArguments, {
+    cwd: options.workingDirectory,
+    env: { ...process.env, LC_ALL: 'C.UTF-8', ...options.environment },
+    uid: options.uid,
+    gid: options.gid,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const keep = (chunk: Buffer | string): void => {
+    output = (output + chunk.toString()).slice(-outputCharactersMax);
+  };
+  child.stdout.on('data', keep);
+  child.stderr.on('data', keep);
+  const exited = new Promise<void>((resolve) => {
+    child.once('exit', () => {
+      resolve();
+    });
+    child.once('error', (error) => {
+      keep(error.message);
+      resolve();
+    });
+  });
+  return {
+    pid: child.pid ?? 0,
+    output: () => output,
+    [Symbol.asyncDispose]: async () => {
+      child.kill(options.endSignal ?? 'SIGTERM');
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+      }, endTimeoutMs);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+}
