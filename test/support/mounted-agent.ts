@@ -35,7 +35,7 @@ export type SavedRow = Readonly<Record<string, Column>>;
 export interface MountedAgent extends AsyncDisposable {
   readonly mountPath: string;
   readonly dataPath: string;
-  /** The process that serves the mount. */
+  /** The agent's process; the one that serves the mount may be a child of it. */
   readonly pid: number;
   /** KPI tables of an area, in order of name; the agent's own (`/...`) are left out. */
   tables(area: Area): readonly string[];
@@ -43,7 +43,7 @@ export interface MountedAgent extends AsyncDisposable {
   rows(table: string): readonly SavedRow[];
   /** Rows of `encrypted.db`. */
   encryptedRows(table: string): readonly SavedRow[];
-  /** kill -9. */
+  /** kill -9 of the process that serves the mount; a supervisor above it stays and starts another. */
   kill(): Promise<void>;
   /** Stops in an orderly way, unless killed, and starts again on the same data and mount. */
   restart(): Promise<void>;
@@ -140,7 +140,12 @@ class AgentProcess implements MountedAgent {
   }
 
   async kill(): Promise<void> {
-    await this.#end('SIGKILL');
+    const workers = childrenOf(this.pid);
+    if (workers.length === 0) return this.#end('SIGKILL');
+    for (const pid of workers) process.kill(pid, 'SIGKILL');
+    await eventually(() => !workers.some((pid) => childrenOf(this.pid).includes(pid)), {
+      timeoutMs: stopTimeoutMs,
+    });
   }
 
   async restart(): Promise<void> {
@@ -156,8 +161,10 @@ class AgentProcess implements MountedAgent {
 
   #config(): object {
     return {
-      mountPath: this.mountPath,
-      dataPath: this.dataPath,
+      dataDirectory: this.dataPath,
+      mount: this.mountPath,
+      channel: `unix:${join(this.#root, 'channel.sock')}`,
+      controlSocket: join(this.#root, 'control.sock'),
       ...(this.#options.backend === undefined ? {} : { fuseBackend: this.#options.backend }),
       ...(this.#options.synchronous === undefined
         ? {}
@@ -214,6 +221,11 @@ function withoutOurColumns(row: Readonly<Record<string, Column>>): SavedRow {
 function safeNumber(value: bigint): number | bigint {
   const number = Number(value);
   return Number.isSafeInteger(number) ? number : value;
+}
+
+function childrenOf(pid: number): readonly number[] {
+  const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return list === '' ? [] : list.split(' ').map(Number);
 }
 
 function isMounted(path: string): boolean {
