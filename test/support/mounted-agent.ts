@@ -13,18 +13,23 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import type { z } from 'zod';
+
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { openDatabase, quoteIdentifier, type Synchronous } from '../../common/sqlite/database.ts';
+import type { guestAgentConfigSchema } from '../../guest-agent/config.ts';
 import type { Area } from '../../guest-agent/store/store-request.ts';
 import { eventually } from './eventually.ts';
+
+type GuestAgentConfigInput = z.input<typeof guestAgentConfigSchema>;
 
 export interface MountedAgentOptions {
   readonly backend?: 'dev-fuse' | 'fuse-native';
   readonly synchronous?: Synchronous;
   /** Where the directory for the databases is made; the system's temporary directory by default. */
   readonly dataParentPath?: string;
-  /** Merged over the configuration, for limits and hold times. */
-  readonly config?: Readonly<Record<string, unknown>>;
+  /** Laid over the configuration: bounds and hold times. */
+  readonly config?: Partial<GuestAgentConfigInput>;
 }
 
 export type Column = number | bigint | string | Uint8Array | null;
@@ -159,17 +164,16 @@ class AgentProcess implements MountedAgent {
     await rm(this.#root, { recursive: true, force: true });
   }
 
-  #config(): object {
+  #config(): GuestAgentConfigInput {
+    const { backend, synchronous, config = {} } = this.#options;
     return {
+      mountPath: this.mountPath,
       dataDirectory: this.dataPath,
-      mount: this.mountPath,
-      channel: `unix:${join(this.#root, 'channel.sock')}`,
       controlSocket: join(this.#root, 'control.sock'),
-      ...(this.#options.backend === undefined ? {} : { fuseBackend: this.#options.backend }),
-      ...(this.#options.synchronous === undefined
-        ? {}
-        : { synchronous: this.#options.synchronous }),
-      ...this.#options.config,
+      channel: { address: `unix:${join(this.#root, 'channel.sock')}` },
+      ...(backend === undefined ? {} : { fuseBackend: backend }),
+      ...config,
+      store: { ...(synchronous === undefined ? {} : { synchronous }), ...config.store },
     };
   }
 
