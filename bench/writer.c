@@ -4,7 +4,8 @@
  *   writer DIRECTORY WRITERS FILES DURATION_MS SAVES_MAX RATE [STAMPS]
  *
  * WRITERS processes save into FILES files each (writer-<w>-<f>), until DURATION_MS passed or each has made SAVES_MAX
- * saves, as fast as they can or (RATE > 0) at RATE saves a second each, catching up after a delay. A save is two lines, "writer,sequence,offered_us" and the values; the sequence counts from 1 for each writer.
+ * saves, as fast as they can or (RATE > 0) at RATE saves a second each, catching up after a delay. A save is two lines,
+ * "writer,sequence" and the values; the sequence counts from 1 for each writer.
  * With STAMPS, the file gets one int64 for each save: writer by writer, the CLOCK_MONOTONIC nanoseconds at which its
  * close returned, in order of sequence; 0 where close failed.
  *
@@ -62,10 +63,9 @@ static void *map_shared(size_t byte_count) {
   return memory;
 }
 
-static int save(const char *path, int writer, int64_t sequence, int64_t offered_ns) {
+static int save(const char *path, int writer, int64_t sequence) {
   char content[128];
-  int byte_count = snprintf(content, sizeof content, "writer,sequence,offered_us\n%d,%lld,%lld\n", writer,
-                            (long long)sequence, (long long)(offered_ns / 1000));
+  int byte_count = snprintf(content, sizeof content, "writer,sequence\n%d,%lld\n", writer, (long long)sequence);
   int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
   if (fd < 0) return -1;
   int is_written = write(fd, content, (size_t)byte_count) == byte_count;
@@ -88,7 +88,7 @@ static void run_writer(const struct plan *plan, int writer, struct shared *share
     int64_t offered_ns = now_ns();
     if (offered_ns - start_ns >= plan->duration_ns) break;
     snprintf(path, sizeof path, "%s/writer-%d-%d", plan->directory, writer, (int)(count % plan->files));
-    int is_failed = save(path, writer, count + 1, offered_ns) != 0;
+    int is_failed = save(path, writer, count + 1) != 0;
     if (is_failed && shared->failures[writer]++ == 0) perror(path);
     int64_t closed_ns = now_ns();
     latencies_ns[count] = (uint32_t)(closed_ns - offered_ns);

@@ -1,0 +1,250 @@
+import { spawn, execFileSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import type { z } from 'zod';
+
+import { compiledEntry } from '../../common/runtime/package-root.ts';
+import { openDatabase, quoteIdentifier, type Synchronous } from '../../common/sqlite/database.ts';
+import type { guestAgentConfigSchema } from '../../guest-agent/config.ts';
+import type { Area } from '../../guest-agent/store/store-request.ts';
+import { eventually } from './eventually.ts';
+
+type GuestAgentConfigInput = z.input<typeof guestAgentConfigSchema>;
+
+export interface MountedAgentOptions {
+  readonly backend?: 'dev-fuse' | 'fuse-native';
+  readonly synchronous?: Synchronous;
+  /** Where the directory for the databases is made; the system's temporary directory by default. */
+  readonly dataParentPath?: string;
+  /** Laid over the configuration: bounds and hold times. */
+  readonly config?: Partial<GuestAgentConfigInput>;
+}
+
+export type Column = number | bigint | string | Uint8Array | null;
+/** The columns of one save, without `row_id` and `saved_at_us`. */
+export type SavedRow = Readonly<Record<string, Column>>;
+
+/** A real agent on a temporary mount. Its databases are read through connections of our own, as `sqlite3` would. */
+export interface MountedAgent extends AsyncDisposable {
+  readonly mountPath: string;
+  readonly dataPath: string;
+  /** The agent's process; the one that serves the mount may be a child of it. */
+  readonly pid: number;
+  /** KPI tables of an area, in order of name; the agent's own (`/...`) are left out. */
+  tables(area: Area): readonly string[];
+  /** Rows of `unencrypted.db` in the order of their ids. Integers beyond 2^53 are bigint. */
+  rows(table: string): readonly SavedRow[];
+  /** Rows of `encrypted.db`. */
+  encryptedRows(table: string): readonly SavedRow[];
+  /** kill -9 of the process that serves the mount; a supervisor above it stays and starts another. */
+  kill(): Promise<void>;
+  /** Stops in an orderly way, unless killed, and starts again on the same data and mount. */
+  restart(): Promise<void>;
+}
+
+/** Why no mount can be made here, or undefined when one can. */
+export function fuseMissingReason(): string | undefined {
+  try {
+    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
+    return undefined;
+  } catch {
+    return '/dev/fuse is missing or not accessible; load the fuse module or run as a user that may open it';
+  }
+}
+
+/** Starts the agent as its own process and resolves when the mount answers. */
+export async function mountAgent(options: MountedAgentOptions = {}): Promise<MountedAgent> {
+  const root = mkdtempSync(join(options.dataParentPath ?? tmpdir(), 'isobar-agent-'));
+  // Programs under other users must reach the mount.
+  chmodSync(root, 0o755);
+  const agent = new AgentProcess(root, options);
+  try {
+    await agent.start();
+  } catch (error) {
+    await agent[Symbol.asyncDispose]();
+    throw error;
+  }
+  return agent;
+}
+
+const startTimeoutMs = 20_000;
+const stopTimeoutMs = 10_000;
+
+class AgentProcess implements MountedAgent {
+  readonly mountPath: string;
+  readonly dataPath: string;
+  readonly #root: string;
+  readonly #options: MountedAgentOptions;
+  #child: ChildProcess | undefined;
+  #log = '';
+
+  constructor(root: string, options: MountedAgentOptions) {
+    this.#root = root;
+    this.#options = options;
+    this.mountPath = join(root, 'mount');
+    this.dataPath = join(root, 'data');
+    mkdirSync(this.mountPath);
+    mkdirSync(this.dataPath);
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error('the agent is not running');
+    return pid;
+  }
+
+  async start(): Promise<void> {
+    const configPath = join(this.#root, 'agent.json');
+    writeFileSync(configPath, JSON.stringify(this.#config()));
+    const child = spawn(
+      process.execPath,
+      [compiledEntry('guest-agent/main.ts'), '--config', configPath, '--log-level', 'warn'],
+      { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
+    );
+    this.#child = child;
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.#log = (this.#log + chunk.toString()).slice(-logCharactersMax);
+    });
+    const signal = AbortSignal.timeout(startTimeoutMs);
+    const isReady = await Promise.race([
+      once(child, 'message', { signal }).then(() => true),
+      once(child, 'exit', { signal }).then(() => false),
+    ]);
+    if (!isReady) throw new Error(`the agent did not start:\n${this.#log}`);
+  }
+
+  tables(area: Area): readonly string[] {
+    return this.#read(area, (database) =>
+      database
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        .pluck()
+        .all()
+        .map(String)
+        .filter((name) => !name.startsWith('/') && !name.startsWith('sqlite_')),
+    );
+  }
+
+  rows(table: string): readonly SavedRow[] {
+    return this.#rowsOf('unencrypted', table);
+  }
+
+  encryptedRows(table: string): readonly SavedRow[] {
+    return this.#rowsOf('encrypted', table);
+  }
+
+  async kill(): Promise<void> {
+    const workers = childrenOf(this.pid);
+    if (workers.length === 0) return this.#end('SIGKILL');
+    for (const pid of workers) process.kill(pid, 'SIGKILL');
+    await eventually(() => !workers.some((pid) => childrenOf(this.pid).includes(pid)), {
+      timeoutMs: stopTimeoutMs,
+    });
+  }
+
+  async restart(): Promise<void> {
+    await this.#end('SIGTERM');
+    await this.start();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end('SIGTERM');
+    if (isMounted(this.mountPath)) execFileSync('umount', ['-l', this.mountPath]);
+    await rm(this.#root, { recursive: true, force: true });
+  }
+
+  #config(): GuestAgentConfigInput {
+    const { backend, synchronous, config = {} } = this.#options;
+    return {
+      mountPath: this.mountPath,
+      dataDirectory: this.dataPath,
+      controlSocket: join(this.#root, 'control.sock'),
+      channel: { address: `unix:${join(this.#root, 'channel.sock')}` },
+      ...(backend === undefined ? {} : { fuseBackend: backend }),
+      ...config,
+      store: { ...(synchronous === undefined ? {} : { synchronous }), ...config.store },
+    };
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill(signal);
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+    }, stopTimeoutMs);
+    await exited;
+    clearTimeout(timer);
+  }
+
+  #rowsOf(area: Area, table: string): readonly SavedRow[] {
+    return this.#read(area, (database) => {
+      const rows = database
+        .prepare<[], Record<string, Column>>(
+          `SELECT * FROM ${quoteIdentifier(table)} ORDER BY row_id`,
+        )
+        .safeIntegers()
+        .all();
+      return rows.map(withoutOurColumns);
+    });
+  }
+
+  #read<Result>(area: Area, read: (database: ReturnType<typeof openDatabase>) => Result): Result {
+    const database = openDatabase(join(this.dataPath, `${area}.db`), { readonly: true });
+    try {
+      return read(database);
+    } finally {
+      database.close();
+    }
+  }
+}
+
+const logCharactersMax = 20_000;
+
+function withoutOurColumns(row: Readonly<Record<string, Column>>): SavedRow {
+  return Object.fromEntries(
+    Object.entries(row)
+      .filter(([name]) => name !== 'row_id' && name !== 'saved_at_us')
+      .map(([name, value]) => [name, typeof value === 'bigint' ? safeNumber(value) : value]),
+  );
+}
+
+function safeNumber(value: bigint): number | bigint {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
+}
+
+function childrenOf(pid: number): readonly number[] {
+  const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return list === '' ? [] : list.split(' ').map(Number);
+}
+
+function isMounted(path: string): boolean {
+  return readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .some((line) => line.split(' ')[1] === path);
+}
+
+/** Waits for a mount to answer again, as after kill -9 of a supervised agent. */
+export async function mountAnswers(
+  agent: MountedAgent,
+  options: { readonly timeoutMs: number },
+): Promise<void> {
+  await eventually(() => {
+    accessSync(join(agent.mountPath, 'unencrypted'), constants.R_OK);
+    return true;
+  }, options);
+}
