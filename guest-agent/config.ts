@@ -109,12 +109,6 @@ const storeSchema = z.strictObject({
     2 ** 40,
     'Bytes of WAL after which it is copied into the database under load, not only when idle.',
   ),
-  requestQueueBytes: bytes(
-    8 * mebibyte,
-    mebibyte,
-    256 * mebibyte,
-    'The queue from the file system to the disk; full, it makes writers wait.',
-  ),
   headers: z
     .array(
       z.strictObject({
@@ -167,9 +161,6 @@ export const guestAgentConfigSchema = z
     path: ['store', 'walBytesMax'],
     message: 'must be below store.databaseBytesMax',
   })
-  .refine(({ store, files }) => store.requestQueueBytes >= 2 * files.fileBytesMax, {
-    path: ['store', 'requestQueueBytes'],
-    message: 'must hold two files: at least twice files.fileBytesMax',
-  });
+;
 
 export type GuestAgentConfig = z.output<typeof guestAgentConfigSchema>;

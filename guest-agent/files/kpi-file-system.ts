@@ -29,6 +29,8 @@ export interface FileSystemDependencies {
   readonly store: StoreClient;
   readonly content: ContentReader;
   readonly clock: Clock;
+  /** Called at the end of each {@link KpiFileSystem.settle}, so before each request. */
+  readonly onSettled?: () => void;
 }
 
 /** What the file system holds now, and what it did since it started. */
@@ -55,6 +57,7 @@ const blockBytes = 4_096;
  */
 export class KpiFileSystem implements FileSystem {
   readonly #clock: Clock;
+  readonly #onSettled: (() => void) | undefined;
   readonly #options: FileSystemOptions;
   readonly #store: StoreClient;
   readonly #tree: Tree;
@@ -73,6 +76,7 @@ export class KpiFileSystem implements FileSystem {
   constructor(deps: FileSystemDependencies, options: FileSystemOptions) {
     const { clock, store } = deps;
     this.#clock = clock;
+    this.#onSettled = deps.onSettled;
     this.#store = store;
     this.#options = options;
     this.#rules = new NameRules(options.names);
@@ -119,6 +123,7 @@ export class KpiFileSystem implements FileSystem {
   settle(): void {
     this.#store.drain(this.#takeOutcome);
     this.#requests.submitPostponed();
+    this.#onSettled?.();
   }
 
   lookup(parent: NodeId, name: string): Attributes | Result {

@@ -1,0 +1,98 @@
+import { once } from 'node:events';
+import { statfs } from 'node:fs/promises';
+import { Worker } from 'node:worker_threads';
+
+import type { Clock } from '../common/runtime/clock.ts';
+import { compiledEntry } from '../common/runtime/package-root.ts';
+import type { Service } from '../common/runtime/service.ts';
+import type { FuseThreadData, FuseThreadMessage, FuseThreadReport } from './fuse-thread.ts';
+import type { SessionEnd } from './fuse/dev-fuse/dev-fuse-session.ts';
+import type { Negotiation } from './fuse/protocol/init.ts';
+import { StatusPage } from './status-page.ts';
+
+/** How long a report may take: the thread may be waiting for the disk. */
+const reportMaxMs = 1_000;
+const reportPollMs = 2;
+
+/**
+ * The fuse thread, seen from the main thread. It ends when the mount is gone and in no other way (it sleeps in the
+ * kernel), so `stop` waits for an unmount that someone else does: the supervisor.
+ */
+export class FuseThreadService implements Service {
+  readonly name = 'fuse-thread';
+  readonly #data: FuseThreadData;
+  readonly #mountPath: string;
+  readonly #clock: Clock;
+  readonly #statusPage: StatusPage<FuseThreadReport>;
+  readonly #listeners: {
+    readonly onNegotiated: (negotiation: Negotiation) => void;
+    readonly onEnded: (end: SessionEnd) => void;
+    readonly onFailure: (error: unknown) => void;
+  };
+  #ended: Promise<unknown> | undefined;
+
+  constructor(
+    deps: {
+      readonly clock: Clock;
+      readonly onNegotiated: (negotiation: Negotiation) => void;
+      /** The connection is gone: nothing is served any more. */
+      readonly onEnded: (end: SessionEnd) => void;
+      /** The thread died of an error. */
+      readonly onFailure: (error: unknown) => void;
+    },
+    options: Omit<FuseThreadData, 'statusPage'> & { readonly mountPath: string },
+  ) {
+    const { mountPath, ...data } = options;
+    this.#mountPath = mountPath;
+    this.#clock = deps.clock;
+    this.#listeners = deps;
+    this.#data = { ...data, statusPage: StatusPage.allocate() };
+    this.#statusPage = new StatusPage(this.#data.statusPage);
+  }
+
+  /** Resolves when requests are served. */
+  async start(): Promise<void> {
+    const worker = new Worker(compiledEntry('guest-agent/fuse-thread.ts'), {
+      workerData: this.#data,
+    });
+    this.#ended = once(worker, 'exit');
+    await new Promise<void>((resolve, reject) => {
+      let isServing = false;
+      worker.on('message', (message: FuseThreadMessage) => {
+        switch (message.kind) {
+          case 'serving':
+            isServing = true;
+            resolve();
+            return;
+          case 'negotiated':
+            this.#listeners.onNegotiated(message.negotiation);
+            return;
+          case 'ended':
+          default:
+            this.#listeners.onEnded(message.end);
+        }
+      });
+      worker.on('error', (error) => {
+        if (isServing) this.#listeners.onFailure(error);
+        else reject(error);
+      });
+    });
+  }
+
+  /** What the thread counts; undefined when it does not answer within a second, as while the disk is stuck. */
+  async report(): Promise<FuseThreadReport | undefined> {
+    const question = this.#statusPage.ask();
+    // Any request wakes the thread. Its own answer may be slower than the page, and does not matter.
+    statfs(this.#mountPath).catch(() => {});
+    const deadlineMs = this.#clock.monotonicMs() + reportMaxMs;
+    for (;;) {
+      const report = this.#statusPage.answer(question);
+      if (report !== undefined || this.#clock.monotonicMs() > deadlineMs) return report;
+      await this.#clock.sleep(reportPollMs);
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.#ended;
+  }
+}
