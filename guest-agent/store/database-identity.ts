@@ -111,7 +111,9 @@ export function noteProgress(
   progress: { readonly commitCount: number; readonly lastRowId: number },
 ): void {
   const row = database.prepare<[], StateRow>('SELECT * FROM "/state"').get();
-  if (row !== undefined) writeSideFile(database.name, { instance: row.instance, ...progress });
+  if (row === undefined) return;
+  const { commitCount, lastRowId } = progress;
+  writeSideFile(database.name, { instance: row.instance, commitCount, lastRowId });
 }
 
 function changeOf(

@@ -1,0 +1,179 @@
+import { copyFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+
+import { describe, expect, test } from 'vitest';
+
+import { DatabaseContentReader } from '../../../guest-agent/store/database-content-reader.ts';
+import { StoreReader } from '../../../guest-agent/store/store-reader.ts';
+import { appendOf, saveOf, StoreFixture } from '../../support/store-fixture.ts';
+
+const { ENOSPC } = constants.errno;
+
+describe('database identity: "new when it is created, restored, cloned or rolled back"', () => {
+  test('a restart keeps the generation', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('a', '1')]);
+    const before = store.engine.generation('unencrypted');
+    store.close();
+    expect(store.engine.generation('unencrypted')).toBe(before);
+    expect(store.engine.generation('encrypted')).not.toBe(before);
+  });
+
+  test('restored: the side file is gone', () => {
+    using store = new StoreFixture();
+    const before = store.engine.generation('unencrypted');
+    store.close();
+    rmSync(`${store.databasePath()}-instance`);
+    expect(store.engine.generation('unencrypted')).not.toBe(before);
+  });
+
+  test('cloned: the database file is another one', () => {
+    using store = new StoreFixture();
+    const before = store.engine.generation('unencrypted');
+    store.close();
+    const copy = join(store.directory.path, 'copy');
+    copyFileSync(store.databasePath(), copy);
+    renameSync(copy, store.databasePath());
+    expect(store.engine.generation('unencrypted')).not.toBe(before);
+  });
+
+  test('rolled back: an older content in the same file, and row_ids are not given again', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('a', '1')]);
+    store.close();
+    const copy = join(store.directory.path, 'copy');
+    copyFileSync(store.databasePath(), copy);
+    const before = store.engine.generation('unencrypted');
+    store.engine.apply([saveOf('a', '2')]);
+    store.close();
+    copyFileSync(copy, store.databasePath());
+    expect(store.engine.generation('unencrypted')).not.toBe(before);
+    store.engine.apply([saveOf('a', '3')]);
+    expect(store.rows('a')).toMatchObject([
+      { row_id: 1, column1: 1 },
+      { row_id: 3, column1: 3 },
+    ]);
+  });
+
+  test('rolled back unnoticed: the host acknowledges a row that is not there', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('a', '1')]);
+    const before = store.engine.generation('unencrypted');
+    expect(store.engine.acknowledge('unencrypted', before, 1)).toEqual([]);
+    const events = store.engine.acknowledge('unencrypted', before, 9);
+    expect(events).toMatchObject([{ kind: 'generation', area: 'unencrypted' }]);
+    expect(store.engine.generation('unencrypted')).not.toBe(before);
+    store.engine.apply([saveOf('a', '2')]);
+    expect(store.rows('a').at(-1)).toMatchObject({ row_id: 10 });
+  });
+});
+
+describe('loggers', () => {
+  test('on an O_APPEND handle every completed line is a row at once, and a first line of labels is none', () => {
+    using store = new StoreFixture();
+    store.engine.apply([appendOf('log', 'cpu,mem\n')]);
+    expect(store.engine.frontier('unencrypted')).toBe(0);
+    store.engine.apply([appendOf('log', '1,2\n')]);
+    expect(store.rows('log')).toMatchObject([{ row_id: 2, cpu: 1, mem: 2 }]);
+    expect(store.engine.frontier('unencrypted')).toBe(2);
+  });
+
+  test('an unfinished line is held and replaced when it goes on', () => {
+    using store = new StoreFixture();
+    store.engine.apply([appendOf('log', '1\n2')]);
+    expect(store.engine.frontier('unencrypted')).toBe(1);
+    const [outcome] = store.engine.apply([appendOf('log', '23\n', { resentBytes: 1 })]);
+    expect(outcome).toMatchObject({ sizeBytes: 5 });
+    expect(store.rows('log').map(({ column1 }) => column1)).toEqual([1, 23]);
+    const reader = new DatabaseContentReader(store.directory.path);
+    expect(Buffer.from(reader.content('unencrypted', 2)).toString()).toBe('1\n23\n');
+    reader.close();
+  });
+
+  test('a logger compacts to labels and newest row beyond fileBytesMax or at a restart', () => {
+    using store = new StoreFixture({ fileBytesMax: 24 });
+    store.engine.apply([appendOf('log', 'cpu,mem\n1,2\n')]);
+    store.engine.apply([appendOf('log', '3,4\n5,6\n')]);
+    const [outcome] = store.engine.apply([appendOf('log', '7,8\n9,10\n')]);
+    expect(outcome).toMatchObject({ result: 0, sizeBytes: 'cpu,mem\n9,10\n'.length });
+    store.engine.apply([appendOf('log', '11,12\n')]);
+    store.close();
+    expect(store.engine.generation('unencrypted')).toHaveLength(32);
+    const reader = new DatabaseContentReader(store.directory.path);
+    expect(Buffer.from(reader.content('unencrypted', 2)).toString()).toBe('cpu,mem\n11,12\n');
+    reader.close();
+    expect(store.rows('log')).toHaveLength(6);
+  });
+});
+
+describe('size bound: "acknowledged rows are pruned first, then the oldest unacknowledged, counted and reported as lost"', () => {
+  const mebibyte = 2 ** 20;
+  const big = `"${'x'.repeat(60_000)}"`;
+
+  test('a full database goes on by itself', () => {
+    using store = new StoreFixture({ databaseBytesMax: 3 * mebibyte, walBytesMax: mebibyte });
+    const generation = store.engine.generation('unencrypted');
+    const results = new Set<number>();
+    const save = (): void => {
+      for (const { result } of store.engine.apply([saveOf('a', big)])) results.add(result);
+      store.engine.afterReplies();
+    };
+    for (let count = 0; count < 25; count += 1) save();
+    store.engine.acknowledge('unencrypted', generation, 20);
+    for (let count = 0; count < 20; count += 1) save();
+    expect(store.engine.counters('unencrypted').lostRows).toBe(0);
+    for (let count = 0; count < 40; count += 1) save();
+    expect([...results]).toEqual([0]);
+    const { lostRows } = store.engine.counters('unencrypted');
+    expect(lostRows).toBeGreaterThan(0);
+    const reader = new StoreReader(store.directory.path);
+    const lost = reader.lost('unencrypted', 0);
+    expect(lost.reduce((total, { rowCount }) => total + rowCount, 0)).toBe(lostRows);
+    reader.close();
+    expect(statSync(store.databasePath()).size).toBeLessThanOrEqual(3 * mebibyte);
+    expect(store.engine.takeEvents().filter(({ kind }) => kind === 'lost').length).toBe(
+      lost.length,
+    );
+  });
+
+  test('ENOSPC when nothing can be pruned', () => {
+    using store = new StoreFixture({ databaseBytesMax: 3 * mebibyte, walBytesMax: mebibyte });
+    const results: number[] = [];
+    for (let file = 1; file <= 60; file += 1) {
+      const save = saveOf('a', big, { area: 'encrypted', file, filePath: `f${file}` });
+      for (const { result } of store.engine.apply([save])) results.push(result);
+      store.engine.afterReplies();
+    }
+    expect(results[0]).toBe(0);
+    expect(results.at(-1)).toBe(-ENOSPC);
+  });
+});
+
+describe('StoreReader', () => {
+  test('rows come ordered by row_id across tables, within bounds, with the labels that each save had', () => {
+    using store = new StoreFixture();
+    for (let number = 1; number <= 200; number += 1) {
+      const content = number % 2 === 0 ? `cpu,mem\n${number},\n` : `CPU\n${number}\n`;
+      store.engine.apply([
+        saveOf(`t${number % 3}`, content, { file: number % 3, savedAtUs: number }),
+      ]);
+    }
+    const reader = new StoreReader(store.directory.path);
+    const rows = [];
+    let afterRowId = 0;
+    for (let hasMore = true; hasMore;) {
+      const bounds = { throughRowId: 190, rowsMax: 7, bytesMax: 10_000 };
+      const fetched = reader.fetch({ area: 'unencrypted', afterRowId, ...bounds });
+      rows.push(...fetched.rows);
+      ({ hasMore, throughRowId: afterRowId } = fetched);
+    }
+    expect(afterRowId).toBe(190);
+    expect(rows.map(({ rowId }) => rowId)).toEqual(
+      Array.from({ length: 190 }, (_, index) => index + 1),
+    );
+    expect(rows[1]).toMatchObject({ table: 't2', columns: ['cpu', 'mem'], values: [2, null] });
+    expect(rows[4]).toMatchObject({ table: 't2', columns: ['CPU'], values: [5] });
+    reader.close();
+  });
+});
