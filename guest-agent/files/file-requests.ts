@@ -35,7 +35,6 @@ export class FileRequests {
     const { file } = handle;
     this.#track(handle);
     handle.cutToBytes = null;
-    file.saveCount += 1;
     handle.isUnpublished = !publishes;
     this.#parts.store.submit({
       kind: 'save',
@@ -129,5 +128,6 @@ export class FileRequests {
     handle.submittedChangeCount = handle.changeCount;
     handle.submittedTruncationCount = handle.file.truncationCount;
     handle.file.pendingCount += 1;
+    handle.file.versionCount += 1;
   }
 }

@@ -219,7 +219,7 @@ export class KpiFileSystem implements FileSystem {
     if (!this.#openFiles.hasRoom()) return failure.ENFILE;
     const file = this.#make(parent, name, mode, isExclusive, caller);
     if (typeof file === 'number') return file;
-    const handle = this.#openFiles.open(file, openFlags & ~openBits.truncate, true);
+    const handle = this.#openFiles.open(file, openFlags, true);
     return { attributes: referenced(file), opened: { handle: handle.id, node: file.node } };
   }
 

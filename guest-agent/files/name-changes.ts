@@ -211,6 +211,10 @@ export class NameChanges {
     const { file, token } = move;
     const replaced = target?.isInStore === true ? target.node : null;
     const restoreTarget = this.#leaveStore(target);
+    const hasSave =
+      file.pendingCount > 0 ||
+      !isBlank(this.#parts.contents.of(file)) ||
+      [...this.#openFiles.handlesOf(file)].some((handle) => handle.isUnpublished);
     // From here on saves of the file follow the rename in the queue, so they name the new place.
     const relocated = isKpi ? this.#relocateHandles(file, to) : [];
     file.location = to;
@@ -231,7 +235,7 @@ export class NameChanges {
       from,
       to,
       replaced,
-      saves: isKpi && (file.sizeBytes > 0 || file.pendingCount > 0),
+      saves: isKpi && hasSave,
       savedAtUs: this.#parts.clock.wallUs(),
     });
     return deferred;
