@@ -177,6 +177,7 @@ export class RulesModel {
   }
 
   #leave(file: ModelFile): void {
+    if (!file.isStored) return;
     file.isStored = false;
     for (const handle of this.#handles) if (handle.file === file) this.publish(handle);
   }
