@@ -63,7 +63,8 @@ export class FileRequests {
     const { file } = handle;
     const endsUnfinished = writtenBytes === null;
     this.#track(handle);
-    if (endsUnfinished) handle.isUnpublished = true;
+    // Completed lines are published at once, but for a first one that may turn out to be labels.
+    handle.isUnpublished = true;
     this.#parts.store.submit({
       kind: 'append',
       token,

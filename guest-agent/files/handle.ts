@@ -45,7 +45,7 @@ export class Handle {
   cutToBytes: number | null = null;
   /** The file's versionCount at that time. */
   cutAtVersion = 0;
-  /** Something was submitted that waits to be published. */
+  /** Something was submitted that may wait to be published. */
   isUnpublished = false;
   /** It made the file, with O_EXCL. */
   readonly holdsNewName: boolean;

@@ -39,7 +39,7 @@ export interface FileSystemSnapshot {
   readonly fileCount: number;
   readonly directoryCount: number;
   readonly handleCount: number;
-  /** Handles with a commit that waits to be published. */
+  /** Handles whose commits may wait to be published. */
   readonly heldCount: number;
   readonly scratchBytes: number;
   readonly bufferBytes: number;
@@ -188,18 +188,15 @@ export class KpiFileSystem implements FileSystem {
     return this.#nameChanges.removeDirectory(parent, name);
   }
 
+  /** Without `.` and `..`, which the backends know themselves. */
   readDirectory(id: NodeId): readonly DirectoryEntry[] | Result {
     const directory = this.#tree.directory(id);
     if (typeof directory === 'number') return directory;
-    const parentId = directory.parent?.node ?? directory.node;
-    const entries: DirectoryEntry[] = [
-      { name: '.', node: directory.node, type: modeBits.directory },
-      { name: '..', node: parentId, type: modeBits.directory },
-    ];
-    for (const child of directory.children.values()) {
-      entries.push({ name: child.name, node: child.node, type: child.mode & modeBits.type });
-    }
-    return entries;
+    return Array.from(directory.children.values(), (child) => ({
+      name: child.name,
+      node: child.node,
+      type: child.mode & modeBits.type,
+    }));
   }
 
   create(

@@ -52,7 +52,7 @@ export class OpenFiles {
     return this.#openCount;
   }
 
-  /** Handles with something committed that is not yet published. */
+  /** Handles whose commits may wait to be published. */
   get heldCount(): number {
     let count = 0;
     for (const handle of this.#handles.values()) if (handle.isUnpublished) count += 1;
