@@ -35,7 +35,6 @@ export class FileRequests {
     const { file } = handle;
     this.#track(handle);
     handle.cutToBytes = null;
-    file.saveCount += 1;
     handle.isUnpublished = !publishes;
     this.#parts.store.submit({
       kind: 'save',
@@ -64,7 +63,8 @@ export class FileRequests {
     const { file } = handle;
     const endsUnfinished = writtenBytes === null;
     this.#track(handle);
-    if (endsUnfinished) handle.isUnpublished = true;
+    // Completed lines are published at once, but for a first one that may turn out to be labels.
+    handle.isUnpublished = true;
     this.#parts.store.submit({
       kind: 'append',
       token,
@@ -129,5 +129,6 @@ export class FileRequests {
     handle.submittedChangeCount = handle.changeCount;
     handle.submittedTruncationCount = handle.file.truncationCount;
     handle.file.pendingCount += 1;
+    handle.file.versionCount += 1;
   }
 }

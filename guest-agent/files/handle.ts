@@ -43,9 +43,9 @@ export class Handle {
   appendUndo: AppendUndo | null = null;
   /** The smallest size it was cut to since its last save; null when it was not. */
   cutToBytes: number | null = null;
-  /** The file's saveCount at that time. */
-  cutAtSaveCount = 0;
-  /** Something was submitted that waits to be published. */
+  /** The file's versionCount at that time. */
+  cutAtVersion = 0;
+  /** Something was submitted that may wait to be published. */
   isUnpublished = false;
   /** It made the file, with O_EXCL. */
   readonly holdsNewName: boolean;
@@ -75,6 +75,6 @@ export class Handle {
 
   cutTo(sizeBytes: number): void {
     this.cutToBytes = Math.min(this.cutToBytes ?? sizeBytes, sizeBytes);
-    this.cutAtSaveCount = this.file.saveCount;
+    this.cutAtVersion = this.file.versionCount;
   }
 }

@@ -14,6 +14,7 @@ import type {
   Result,
 } from '../fuse/file-system.ts';
 import type { ContentReader, StoreClient, StoreOutcome } from '../store/store-request.ts';
+import { applyChange, attributesWithSize } from './attributes.ts';
 import { Contents } from './contents.ts';
 import { FileRequests } from './file-requests.ts';
 import { ByteBudget, GrowingBytes } from './growing-bytes.ts';
@@ -40,7 +41,7 @@ export interface FileSystemSnapshot {
   readonly fileCount: number;
   readonly directoryCount: number;
   readonly handleCount: number;
-  /** Handles with a commit that waits to be published. */
+  /** Handles whose commits may wait to be published. */
   readonly heldCount: number;
   readonly scratchBytes: number;
   readonly bufferBytes: number;
@@ -163,7 +164,7 @@ export class KpiFileSystem implements FileSystem {
       const result = this.#resize(node, handleId, change.sizeBytes);
       if (result < 0) return result;
     }
-    if (this.#applyOwnership(node, change)) this.#persistAttributes(node);
+    if (applyChange(node, change, this.#clock.wallUs())) this.#persistAttributes(node);
     return this.getAttributes(id, handleId);
   }
 
@@ -192,18 +193,15 @@ export class KpiFileSystem implements FileSystem {
     return this.#nameChanges.removeDirectory(parent, name);
   }
 
+  /** Without `.` and `..`, which the backends know themselves. */
   readDirectory(id: NodeId): readonly DirectoryEntry[] | Result {
     const directory = this.#tree.directory(id);
     if (typeof directory === 'number') return directory;
-    const parentId = directory.parent?.node ?? directory.node;
-    const entries: DirectoryEntry[] = [
-      { name: '.', node: directory.node, type: modeBits.directory },
-      { name: '..', node: parentId, type: modeBits.directory },
-    ];
-    for (const child of directory.children.values()) {
-      entries.push({ name: child.name, node: child.node, type: child.mode & modeBits.type });
-    }
-    return entries;
+    return Array.from(directory.children.values(), (child) => ({
+      name: child.name,
+      node: child.node,
+      type: child.mode & modeBits.type,
+    }));
   }
 
   create(
@@ -224,7 +222,7 @@ export class KpiFileSystem implements FileSystem {
     if (!this.#openFiles.hasRoom()) return failure.ENFILE;
     const file = this.#make(parent, name, mode, isExclusive, caller);
     if (typeof file === 'number') return file;
-    const handle = this.#openFiles.open(file, openFlags & ~openBits.truncate, true);
+    const handle = this.#openFiles.open(file, openFlags, true);
     return { attributes: referenced(file), opened: { handle: handle.id, node: file.node } };
   }
 
@@ -376,24 +374,6 @@ export class KpiFileSystem implements FileSystem {
     return handle === undefined ? failure.EIO : this.#openFiles.resize(handle, sizeBytes);
   }
 
-  /** Returns whether something changed. A new owner takes set-id bits with it, as chown(2) says. */
-  #applyOwnership(node: Node, change: AttributeChange): boolean {
-    const { mode, uid, gid, accessedAtUs, modifiedAtUs } = change;
-    const hasOwner = uid !== undefined || gid !== undefined;
-    const hasTime = accessedAtUs !== undefined || modifiedAtUs !== undefined;
-    if (mode === undefined && !hasOwner && !hasTime) return false;
-    const nowUs = this.#clock.wallUs();
-    if (mode !== undefined) {
-      node.mode = (node.mode & modeBits.type) | (mode & modeBits.permissions);
-    } else if (hasOwner && node.kind === 'file') node.mode = withoutSetId(node.mode);
-    node.uid = uid ?? node.uid;
-    node.gid = gid ?? node.gid;
-    node.accessedAtUs = timeUs(accessedAtUs, nowUs) ?? node.accessedAtUs;
-    node.modifiedAtUs = timeUs(modifiedAtUs, nowUs) ?? node.modifiedAtUs;
-    node.changedAtUs = nowUs;
-    return true;
-  }
-
   /** A file that the store has not heard of is put at its first save or RELEASE, with all its attributes. */
   #persistAttributes(node: Node): void {
     if (node.kind === 'directory') this.#requests.putDirectory(node);
@@ -404,27 +384,4 @@ export class KpiFileSystem implements FileSystem {
 function referenced(node: Node): Attributes {
   node.lookupCount += 1;
   return node;
-}
-
-function timeUs(time: number | 'now' | undefined, nowUs: number): number | undefined {
-  return time === 'now' ? nowUs : time;
-}
-
-function withoutSetId(mode: number): number {
-  const runsAsGroup = (mode & modeBits.groupExecute) !== 0;
-  return mode & ~(modeBits.setUserId | (runsAsGroup ? modeBits.setGroupId : 0));
-}
-
-function attributesWithSize(node: Node, sizeBytes: number): Attributes {
-  return {
-    node: node.node,
-    mode: node.mode,
-    linkCount: node.linkCount,
-    uid: node.uid,
-    gid: node.gid,
-    sizeBytes,
-    accessedAtUs: node.accessedAtUs,
-    modifiedAtUs: node.modifiedAtUs,
-    changedAtUs: node.changedAtUs,
-  };
 }

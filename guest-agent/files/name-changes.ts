@@ -10,14 +10,8 @@ import type { NameRules } from './name-rules.ts';
 import type { DirectoryNode, FileNode, Node } from './node.ts';
 import type { Budgets, OpenFiles } from './open-files.ts';
 import type { FileSystemOptions } from './options.ts';
+import { type ChangeEnds, PendingChanges } from './pending-changes.ts';
 import type { Tree } from './tree.ts';
-
-/** A change that the store is asked for: the tree follows when it succeeds, and stays as it was when it fails. */
-interface PendingChange {
-  readonly kind: StoreRequest['kind'];
-  readonly finish: () => void;
-  readonly revert: () => void;
-}
 
 /** One file's way from a name to another. */
 interface Move {
@@ -44,7 +38,7 @@ export class NameChanges {
   readonly #rules: NameRules;
   readonly #budgets: Budgets;
   readonly #options: FileSystemOptions;
-  readonly #pending = new Map<NodeId, PendingChange>();
+  readonly #pending = new PendingChanges();
 
   constructor(
     parts: FileSystemParts,
@@ -123,13 +117,7 @@ export class NameChanges {
 
   /** Takes in the outcome of a change asked for here; false when it is about something else. */
   settle(outcome: StoreOutcome): boolean {
-    if (this.#pending.size === 0) return false;
-    const change = this.#pending.get(outcome.file);
-    if (change?.kind !== outcome.kind || outcome.handle !== 0) return false;
-    this.#pending.delete(outcome.file);
-    if (outcome.result < 0) change.revert();
-    else change.finish();
-    return true;
+    return this.#pending.settle(outcome);
   }
 
   #renameDirectory(
@@ -160,7 +148,7 @@ export class NameChanges {
     }
     const refusal = this.#tree.checkStoredName(parent, name, node);
     if (refusal < 0) return refusal;
-    this.#begin('rename', node, target === null ? [node] : [node, target], [parent, name], {
+    this.#pending.begin('rename', node, target === null ? [node] : [node, target], [parent, name], {
       finish,
       revert: () => {},
     });
@@ -211,6 +199,10 @@ export class NameChanges {
     const { file, token } = move;
     const replaced = target?.isInStore === true ? target.node : null;
     const restoreTarget = this.#leaveStore(target);
+    const hasSave =
+      file.pendingCount > 0 ||
+      !isBlank(this.#parts.contents.of(file)) ||
+      [...this.#openFiles.handlesOf(file)].some((handle) => handle.isUnpublished);
     // From here on saves of the file follow the rename in the queue, so they name the new place.
     const relocated = isKpi ? this.#relocateHandles(file, to) : [];
     file.location = to;
@@ -231,7 +223,7 @@ export class NameChanges {
       from,
       to,
       replaced,
-      saves: isKpi && (file.sizeBytes > 0 || file.pendingCount > 0),
+      saves: isKpi && hasSave,
       savedAtUs: this.#parts.clock.wallUs(),
     });
     return deferred;
@@ -350,18 +342,13 @@ export class NameChanges {
   }
 
   /** Asks the store to remove the file, which then ends as `finish` says; for the move that it makes room for, if any. */
-  #retire(
-    file: FileNode,
-    token: ReplyToken,
-    move: Move | null,
-    ends: Omit<PendingChange, 'kind'>,
-  ): Result {
+  #retire(file: FileNode, token: ReplyToken, move: Move | null, ends: ChangeEnds): Result {
     const { location } = file;
     assert(location !== null, 'only stored files leave the store');
     const restore = this.#leaveStore(file);
     const nodes =
       move === null ? [file] : [move.file, ...(move.target === null ? [] : [move.target])];
-    this.#begin('remove', file, nodes, move === null ? null : [move.directory, move.name], {
+    this.#pending.begin('remove', file, nodes, move === null ? null : [move.directory, move.name], {
       finish: ends.finish,
       revert: () => {
         restore();
@@ -414,31 +401,9 @@ export class NameChanges {
     return previous;
   }
 
-  #beginMove(kind: PendingChange['kind'], move: Move, ends: Omit<PendingChange, 'kind'>): void {
+  #beginMove(kind: StoreRequest['kind'], move: Move, ends: ChangeEnds): void {
     const nodes = move.target === null ? [move.file] : [move.file, move.target];
-    this.#begin(kind, move.file, nodes, [move.directory, move.name], ends);
-  }
-
-  /** Marks nodes and name as in flight until the outcome for `key`. */
-  #begin(
-    kind: PendingChange['kind'],
-    key: Node,
-    nodes: readonly Node[],
-    reserved: readonly [DirectoryNode, string] | null,
-    ends: Omit<PendingChange, 'kind'>,
-  ): void {
-    for (const node of nodes) node.isBusy = true;
-    reserved?.[0].reservedNames.add(reserved[1]);
-    const settled = (end: () => void) => () => {
-      for (const node of nodes) node.isBusy = false;
-      reserved?.[0].reservedNames.delete(reserved[1]);
-      end();
-    };
-    this.#pending.set(key.node, {
-      kind,
-      finish: settled(ends.finish),
-      revert: settled(ends.revert),
-    });
+    this.#pending.begin(kind, move.file, nodes, [move.directory, move.name], ends);
   }
 
   /** The entry, if its name may change now. */

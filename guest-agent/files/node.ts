@@ -64,8 +64,8 @@ export class FileNode extends NodeBase {
   pendingCount = 0;
   /** Rises with each truncation outside a save, so that an older save's outcome can't undo it. */
   truncationCount = 0;
-  /** Rises with each save of the whole content. */
-  saveCount = 0;
+  /** Rises with each save and append. */
+  versionCount = 0;
   openCount = 0;
 
   constructor(

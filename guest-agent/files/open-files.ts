@@ -52,7 +52,7 @@ export class OpenFiles {
     return this.#openCount;
   }
 
-  /** Handles with something committed that is not yet published. */
+  /** Handles whose commits may wait to be published. */
   get heldCount(): number {
     let count = 0;
     for (const handle of this.#handles.values()) if (handle.isUnpublished) count += 1;
@@ -169,10 +169,7 @@ export class OpenFiles {
     if (location === null || own === null) return 0;
     // Another descriptor's close is on its way: this one must not return before it either.
     if (!handle.isChanged) return this.#afterPending(handle, token);
-    if (handle.isAppend) {
-      this.#appendUnfinished(handle, token);
-      return deferred;
-    }
+    if (handle.isAppend) return this.#appendUnfinished(handle, token) ? deferred : 0;
     return this.#saveOwn(handle, token, false) ? deferred : 0;
   }
 
@@ -180,11 +177,11 @@ export class OpenFiles {
     const { location } = handle;
     if (location === null) return 0;
     if (handle.isChanged && handle.isAppend) {
-      this.#appendUnfinished(handle, token);
-      this.#publishAppended(handle);
-      return deferred;
-    }
-    if (handle.isChanged && this.#saveOwn(handle, token, true)) return deferred;
+      if (this.#appendUnfinished(handle, token)) {
+        this.#publishAppended(handle);
+        return deferred;
+      }
+    } else if (handle.isChanged && this.#saveOwn(handle, token, true)) return deferred;
     if (!handle.isUnpublished && handle.pendingCount === 0) return 0;
     this.#requests.publish(handle, token);
     return deferred;
@@ -323,14 +320,17 @@ export class OpenFiles {
     return deferred;
   }
 
-  #appendUnfinished(handle: Handle, token: ReplyToken | null): void {
+  /** Submits the unfinished line; false when it is no save: empty, or only NUL bytes. */
+  #appendUnfinished(handle: Handle, token: ReplyToken | null): boolean {
     const { location, own } = handle;
-    if (location === null || own === null) return;
+    handle.isChanged = false;
+    if (location === null || own === null || isBlank(own.view())) return false;
     const { sentBytes } = handle;
     this.#requests.append(handle, location, own.view(), token, null);
     const pending = own.share();
     handle.appendUndo = { pending, sentBytes, wasChanged: false, changeCount: handle.changeCount };
     handle.sentBytes = own.length;
+    return true;
   }
 
   /** fsync ends the save. Encrypted bytes appended later are another one; an unencrypted line may still be finished. */
@@ -367,11 +367,11 @@ export class OpenFiles {
     return deferred;
   }
 
-  /** A handle that cut the file and then did not save: readers see the cut from its RELEASE on, unless another saved. */
+  /** A handle that cut the file and then did not save: readers see the cut from its RELEASE on, unless another wrote. */
   #applyCut(handle: Handle): void {
     const { file, own, cutToBytes } = handle;
     if (cutToBytes === null || own === null || file.location === null) return;
-    if (handle.cutAtSaveCount !== file.saveCount) return;
+    if (handle.cutAtVersion !== file.versionCount) return;
     if (cutToBytes < file.sizeBytes) this.truncate(file, cutToBytes);
     if (own.length !== file.sizeBytes) this.truncate(file, own.length);
   }

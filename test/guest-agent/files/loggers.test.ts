@@ -129,6 +129,16 @@ describe('Loggers', () => {
     expect(kernel.store.published(log)).toEqual(['12345']);
   });
 
+  test('RELEASE publishes what a logger wrote: a first line that may be labels is held until then', () => {
+    const kernel = new ScriptedKernel();
+    const file = kernel.open(log, 'a');
+    kernel.write(file, 'ready\n');
+    kernel.close(file);
+    kernel.close(kernel.open(log, 'a'));
+    const publishes = kernel.store.requests.filter((request) => request.kind === 'publish');
+    expect(publishes).toEqual([{ kind: 'publish', token: null, handle: file.handle }]);
+  });
+
   test('fsync publishes an unfinished line', () => {
     const kernel = new ScriptedKernel();
     const file = kernel.open(log, 'a');

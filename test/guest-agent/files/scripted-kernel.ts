@@ -245,7 +245,7 @@ export class ScriptedKernel {
   names(path: string): string[] {
     const entries = this.fileSystem.readDirectory(this.node(path));
     assert(typeof entries !== 'number');
-    return entries.map((entry) => entry.name).filter((name) => name !== '.' && name !== '..');
+    return entries.map((entry) => entry.name);
   }
 
   #split(path: string): [NodeId, string] {
