@@ -1,6 +1,6 @@
 import { execFile, execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -84,14 +84,24 @@ describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
     using directory = temporaryDirectory();
     const path = join(directory.path, 'mount');
     await using supervised = await startSupervised(path, 'no-resend');
-    const deviceBefore = statSync(path).dev;
-    process.kill(agentOf(supervised), 'SIGKILL');
+    await writeFile(join(path, 'f'), '1\n');
+    const before = await open(join(path, 'f'), 'r');
     const startMs = performance.now();
-    await eventually(() => isMounted(path) && statSync(path).dev !== deviceBefore, {
+    process.kill(agentOf(supervised), 'SIGKILL');
+    // Answered by the new mount alone: the old one's connection was aborted, which its handles show.
+    await eventually(
+      async () => {
+        const failure = await before.read().catch((error: unknown) => String(error));
+        return typeof failure === 'string' && /ENOTCONN|ECONNABORTED/.test(failure);
+      },
+      { timeoutMs: 2_000 },
+    );
+    await eventually(() => writeFile(join(path, 'g'), '2\n').then(() => true), {
       timeoutMs: 2_000,
     });
-    await writeFile(join(path, 'f'), '1\n');
     expect(performance.now() - startMs).toBeLessThan(2_000);
+    expect(await readdir(path)).toEqual(['g']);
+    await before.close().catch(() => {});
   });
 
   test('a stale mount, whose agent and supervisor were killed, is taken away at the next start', async () => {
