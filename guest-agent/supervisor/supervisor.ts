@@ -228,7 +228,11 @@ export class Supervisor implements Service {
     this.#negotiation = undefined;
     this.#needsRemount = false;
     this.#incarnations = 0;
-    this.#mount = await mountFuse(this.#options.mountPath, { clock: this.#clock });
+    this.#mount = await mountFuse(
+      this.#options.mountPath,
+      { clock: this.#clock },
+      { mayHideContent: true },
+    );
     this.#log.warn('remounted', { mountPath: this.#mount.path });
     return this.#mount;
   }

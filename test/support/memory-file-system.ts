@@ -213,6 +213,9 @@ export class MemoryFileSystem implements FileSystem {
     opened.bytes?.set(data, start);
     opened.sizeBytes = Math.max(opened.sizeBytes, end);
     opened.isDirty = true;
+    // At the write, not at the save: `cp -p` sets its source's time in between.
+    opened.node.modifiedAtUs = this.#options.nowUs();
+    opened.node.changedAtUs = opened.node.modifiedAtUs;
     return data.length;
   }
 
@@ -313,8 +316,6 @@ export class MemoryFileSystem implements FileSystem {
     opened.isDirty = false;
     if (refused !== undefined) return refused;
     opened.node.content = this.#own(opened).slice(0, opened.sizeBytes);
-    opened.node.modifiedAtUs = this.#options.nowUs();
-    opened.node.changedAtUs = opened.node.modifiedAtUs;
     return 0;
   }
 

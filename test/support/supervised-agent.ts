@@ -8,7 +8,7 @@ import type { FuseThreadData, FuseThreadMessage } from './fuse-thread.ts';
 /*
  * An agent for the supervisor's tests: a MemoryFileSystem on a fuse thread. Its content dies with it, as a real agent's
  * unflushed buffers do. First argument: 'hold' never answers dirty flushes, so that they are pending when it is killed;
- * 'refuse' exits with EX_CONFIG; 'serve' serves.
+ * 'refuse' exits with EX_CONFIG; 'no-resend' reports what a kernel before 6.9 would; 'serve' serves.
  */
 
 const behaviour = process.argv[2] ?? 'serve';
@@ -35,7 +35,8 @@ function serve(message: {
   const thread = new Worker(compiledEntry('test/support/fuse-thread.ts'), { workerData });
   thread.on('message', (said: FuseThreadMessage) => {
     if (said.type === 'negotiated') {
-      link.negotiated(said.negotiation);
+      const hidden = behaviour === 'no-resend' ? { flags2: 0 } : {};
+      link.negotiated({ ...said.negotiation, ...hidden });
       link.ready();
     } else if (said.type === 'ended') link.ended(said.end);
   });

@@ -31,10 +31,15 @@ export interface FuseMount {
 
 /**
  * Mounts on `path`, as root by mount(8) with a descriptor of /dev/fuse, else through fusermount3. The kernel checks
- * permissions (`default_permissions`). Throws {@link MountError}.
+ * permissions (`default_permissions`). `mayHideContent` is for mounting again where a mount just ended: a program may
+ * have written into the directory meanwhile. Throws {@link MountError}.
  */
-export async function mountFuse(path: string, deps: { readonly clock: Clock }): Promise<FuseMount> {
-  const point = await prepareMountPoint(path);
+export async function mountFuse(
+  path: string,
+  deps: { readonly clock: Clock },
+  options: { readonly mayHideContent?: boolean } = {},
+): Promise<FuseMount> {
+  const point = await prepareMountPoint(path, options.mayHideContent);
   try {
     const holder =
       process.geteuid?.() === 0

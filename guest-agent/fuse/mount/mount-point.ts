@@ -16,10 +16,10 @@ export interface MountPoint {
 }
 
 /**
- * Makes `path` fit to mount on: a directory that exists, is empty and has no mount of ours. A stale mount, whose agent
- * is dead, is taken away first. Throws {@link MountError}.
+ * Makes `path` fit to mount on: a directory that exists, has no mount of ours, and is empty unless `mayHideContent`. A
+ * stale mount, whose agent is dead, is taken away first. Throws {@link MountError}.
  */
-export async function prepareMountPoint(path: string): Promise<MountPoint> {
+export async function prepareMountPoint(path: string, mayHideContent = false): Promise<MountPoint> {
   const isOurs = await ensureDirectory(path);
   const real = realpathSync(path);
   if (mountAt(readMountTable(), real)?.type === mountType) {
@@ -29,7 +29,7 @@ export async function prepareMountPoint(path: string): Promise<MountPoint> {
       { context: { path: real } },
     );
   }
-  if (readdirSync(real).length > 0) {
+  if (!mayHideContent && readdirSync(real).length > 0) {
     throw new MountError(
       'mountpoint-not-empty',
       `${real} is not empty, and a mount would hide what it holds; choose an empty directory`,

@@ -1,0 +1,59 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { compiledEntry } from '../../common/runtime/package-root.ts';
+import type { BackendName } from '../../guest-agent/fuse/backend-capability.ts';
+import { temporaryDirectory } from './temporary-directory.ts';
+
+/** A mount served by a process of its own, so that a test may use it synchronously. */
+export interface MountedBackend extends AsyncDisposable {
+  readonly path: string;
+  readonly process: ChildProcess;
+}
+
+/** The name whose save a mounted backend refuses, and the errno that close(2) gives then. */
+export const refusedSave = { name: 'refused.csv', code: 'EINVAL', errno: -22 } as const;
+
+const entries: Readonly<Record<BackendName, string>> = {
+  'dev-fuse': 'test/support/dev-fuse-process.ts',
+  'fuse-native': 'test/support/fuse-native-process.ts',
+};
+
+/** Why mounts can't be tested here, or undefined when they can. */
+export function mountObstacle(): string | undefined {
+  if (process.geteuid?.() !== 0) return 'needs root';
+  return existsSync('/dev/fuse') ? undefined : 'needs /dev/fuse';
+}
+
+/** Mounts a MemoryFileSystem through `backend`; disposal unmounts, and fails when the process did not end well. */
+export async function mountBackend(backend: BackendName): Promise<MountedBackend> {
+  const directory = temporaryDirectory();
+  const path = join(directory.path, 'mount');
+  const child = spawn(
+    process.execPath,
+    [compiledEntry(entries[backend]), path, refusedSave.name, String(refusedSave.errno)],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const exited = new Promise<number | null>((resolve) => {
+    child.on('exit', resolve);
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.once('data', () => {
+      resolve();
+    });
+    child.on('exit', (code) => {
+      reject(new Error(`${backend} ended with ${code} before it was ready`));
+    });
+  });
+  return {
+    path,
+    process: child,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGTERM');
+      const code = await exited;
+      if (code !== 0) throw new Error(`${backend} ended with ${code}`);
+      directory[Symbol.dispose]();
+    },
+  };
+}
