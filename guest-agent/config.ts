@@ -160,7 +160,6 @@ export const guestAgentConfigSchema = z
   .refine(({ store }) => store.walBytesMax < store.databaseBytesMax, {
     path: ['store', 'walBytesMax'],
     message: 'must be below store.databaseBytesMax',
-  })
-;
+  });
 
 export type GuestAgentConfig = z.output<typeof guestAgentConfigSchema>;

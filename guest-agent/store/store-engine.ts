@@ -1,4 +1,5 @@
 import type { GuestRow } from '../../common/channel/guest-row.ts';
+import type { Clock } from '../../common/runtime/clock.ts';
 import { AreaStore, type StoreDeps, type AreaCounters } from './area-store.ts';
 import type { LostRows } from './size-keeper.ts';
 import type { StoreOptions } from './store-options.ts';
@@ -16,6 +17,15 @@ export type StoreEvent =
   | ({ readonly kind: 'lost'; readonly area: Area } & LostRows)
   | { readonly kind: 'generation'; readonly area: Area; readonly generation: string };
 
+/** A save that the host does not have yet. */
+export interface HeldReport {
+  readonly area: Area;
+  readonly table: string;
+  readonly savedAtUs: number;
+  /** Its handle is still open, or its file is new and may be renamed. */
+  readonly reason: 'open-handle' | 'new-name';
+}
+
 /** A save this little older than a watermark that was handed out is stamped just after it; more is a clock step. */
 const stampCorrectionMaxUs = 1_000_000;
 
@@ -28,12 +38,14 @@ const stampCorrectionMaxUs = 1_000_000;
  */
 export class StoreEngine {
   readonly #areas: Readonly<Record<Area, AreaStore>>;
+  readonly #clock: Clock;
   readonly #areaOfHandle = new Map<number, Area>();
   readonly #reportedFrontier: Record<Area, number> = { encrypted: 0, unencrypted: 0 };
   #watermarkUs = 0;
 
   /** Opens and recovers both databases. Throws DatabaseError. */
   constructor(deps: StoreDeps, options: StoreOptions) {
+    this.#clock = deps.clock;
     const encrypted = new AreaStore('encrypted', deps, options);
     try {
       this.#areas = { encrypted, unencrypted: new AreaStore('unencrypted', deps, options) };
@@ -103,6 +115,28 @@ export class StoreEngine {
 
   counters(area: Area): Readonly<AreaCounters> {
     return this.#areas[area].counters;
+  }
+
+  /** Saves that are committed but not published, of each area in the order of their commits; at most `countMax`. */
+  held(countMax: number): readonly HeldReport[] {
+    const nowMs = this.#clock.monotonicMs();
+    return areas
+      .flatMap((area) =>
+        [...this.#areas[area].state.held.values()].map(
+          ({ table, savedAtUs, newNameUntilMs }): HeldReport => ({
+            area,
+            table,
+            savedAtUs,
+            reason: newNameUntilMs > nowMs ? 'new-name' : 'open-handle',
+          }),
+        ),
+      )
+      .slice(0, countMax);
+  }
+
+  /** The last row that the host has acknowledged. */
+  acknowledgedRowId(area: Area): number {
+    return this.#areas[area].acknowledgedRowId;
   }
 
   /** savedAtUs of the oldest save that is not yet published; undefined when there is none. */

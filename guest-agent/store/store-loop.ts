@@ -1,9 +1,9 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { AreaCounters } from './area-store.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
-import type { StoreEngine, StoreEvent } from './store-engine.ts';
+import type { HeldReport, StoreEngine, StoreEvent } from './store-engine.ts';
 import type { StoreProgress } from './store-progress.ts';
-import { type Area, areas, type ReplySink, type StoreRequest } from './store-request.ts';
+import type { Area, ReplySink, StoreRequest } from './store-request.ts';
 import type { StoreQueue, StoreSignal } from './store-rings.ts';
 
 /** What the main thread asks of the store thread, in order, between two batches. */
@@ -24,8 +24,17 @@ export type StoreMessage =
   | StoreEvent
   | { readonly kind: 'started'; readonly generations: Readonly<Record<Area, string>> }
   | { readonly kind: 'watched'; readonly area: Area }
-  | { readonly kind: 'report'; readonly counters: Readonly<Record<Area, AreaCounters>> }
+  | {
+      readonly kind: 'report';
+      readonly counters: Readonly<Record<Area, AreaCounters>>;
+      /** Saves that are committed but not published, oldest first, up to {@link heldReportedMax}. */
+      readonly held: readonly HeldReport[];
+      readonly acknowledgedRowIds: Readonly<Record<Area, number>>;
+    }
   | { readonly kind: 'stopped' };
+
+/** Of one report. */
+const heldReportedMax = 100;
 
 /** A batch is everything that is queued, up to this; what comes later has a commit of its own. */
 const batchRequestsMax = 1_024;
@@ -121,9 +130,18 @@ function carryOut(
       return;
     case 'report':
     default: {
-      const [encrypted, unencrypted] = areas.map((area) => ({ ...engine.counters(area) }));
-      if (encrypted === undefined || unencrypted === undefined) return;
-      tell({ kind: 'report', counters: { encrypted, unencrypted } });
+      tell({
+        kind: 'report',
+        counters: {
+          encrypted: { ...engine.counters('encrypted') },
+          unencrypted: { ...engine.counters('unencrypted') },
+        },
+        held: engine.held(heldReportedMax),
+        acknowledgedRowIds: {
+          encrypted: engine.acknowledgedRowId('encrypted'),
+          unencrypted: engine.acknowledgedRowId('unencrypted'),
+        },
+      });
     }
   }
 }

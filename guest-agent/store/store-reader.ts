@@ -19,6 +19,8 @@ export interface FetchRequest {
   readonly afterRowId: number;
   /** The frontier: rows behind it are not published. */
   readonly throughRowId: number;
+  /** Where the caller knows that only these have rows in the range; else all tables are looked into. */
+  readonly tables?: readonly string[];
   /** Which tables are wanted; all when absent. */
   readonly isWanted?: (table: string) => boolean;
   readonly rowsMax: number;
@@ -92,7 +94,8 @@ export class StoreReader {
   /** The published rows after a cursor. Rows at or below the frontier never change, so chunks need no snapshot. */
   fetch(request: FetchRequest): FetchResult {
     const { area, isWanted = () => true } = request;
-    const names = tableNames(this.#databases[area]).filter(isWanted);
+    const tables = request.tables ?? tableNames(this.#databases[area]);
+    const names = tables.filter(isWanted);
     const sources = names.map((name) => this.#source(area, name, request));
     const rows: GuestRow[] = [];
     let byteCount = 0;
