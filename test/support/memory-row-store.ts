@@ -109,12 +109,16 @@ export class MemoryRowStore implements RowStore {
 
   onPublished(listener: (publication: Publication) => void): Cancel {
     this.#published.add(listener);
-    return () => this.#published.delete(listener);
+    return () => {
+      this.#published.delete(listener);
+    };
   }
 
   onLost(listener: (area: Area, range: LostRange) => void): Cancel {
     this.#lostListeners.add(listener);
-    return () => this.#lostListeners.delete(listener);
+    return () => {
+      this.#lostListeners.delete(listener);
+    };
   }
 }
 
