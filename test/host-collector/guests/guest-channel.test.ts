@@ -312,6 +312,20 @@ describe('guest channel', () => {
     expect(pair.listener.disconnectCount).toBe(0);
   });
 
+  test('begins anew when the store failed at the hello', async () => {
+    await using pair = await startPair();
+    await eventually(() => pair.server.hasHost, timeout);
+    await pair.client.stop();
+    await eventually(() => !pair.server.hasHost, timeout);
+    pair.store.failingHeadCount = 1;
+    pair.store.publish(numbers(1));
+    const listener = new RecordingGuestListener();
+    const client = await startHost(listener, { address: `unix:${pair.path}` });
+    await eventually(() => listener.given.length === 1, timeout);
+    expect(pair.store.failingHeadCount).toBe(0);
+    await client.stop();
+  });
+
   test('only registered tables come; the cursor passes the others', async () => {
     const registrations = [{ area: 'unencrypted', tables: 'db/**' }] as const;
     await using pair = await startPair(undefined, { registrations });
