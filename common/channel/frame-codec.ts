@@ -7,10 +7,11 @@ import { payloadBytesMax } from './protocol.ts';
  *
  *   | magic F5 'I' 'S' 'B' | session 5 | length 5 | crc-32 5 | body (length bytes) |
  *
- * The three numbers are 32 bits in five bytes of seven bits, so their bytes are below 80. In the body a zero byte
- * is inserted after each F5 'I' 'S'. Therefore **the magic is nowhere but at the start of a frame**: whatever comes
+ * The three numbers are 32 bits in five bytes of seven bits, so their bytes are below 80. The body is the payload with
+ * a zero byte inserted after each F5 'I' 'S' and another at its end, so that the next frame's magic can't complete
+ * a frame that lacks its last bytes. Therefore **the magic is nowhere but at the start of a frame**: whatever comes
  * before it is garbage, a frame in which it appears is the half frame of a dead predecessor and ends there, and
- * nothing that an application saves can be taken for a frame. `length` counts the body with its inserted bytes;
+ * nothing that an application saves can be taken for a frame. `length` counts the body with its zero bytes;
  * the CRC covers session, length and body.
  */
 const magic = Buffer.from([0xf5, 0x49, 0x53, 0x42]);
@@ -18,8 +19,8 @@ const magicPrefix = magic.subarray(0, 3);
 const stuffing = Buffer.from([0]);
 const numberBytes = 5;
 const headerBytes = magic.length + 3 * numberBytes;
-/** One inserted byte for each three of payload at worst. */
-const bodyBytesMax = payloadBytesMax + Math.ceil(payloadBytesMax / magicPrefix.length);
+/** One inserted byte for each three of payload at worst, and the last. */
+const bodyBytesMax = payloadBytesMax + Math.ceil(payloadBytesMax / magicPrefix.length) + 1;
 /** A decoder that has room for more than this gives it back once it is empty. */
 const idleBufferBytesMax = 262_144;
 
@@ -46,12 +47,13 @@ export function encodeFrame(session: number, payload: Uint8Array): Buffer {
     throw new RangeError(`a payload of ${payload.byteLength} bytes exceeds ${payloadBytesMax}`);
   }
   const body = stuff(payload);
-  const frame = Buffer.allocUnsafe(headerBytes + body.byteLength);
+  const length = body.byteLength + stuffing.length;
+  const frame = Buffer.alloc(headerBytes + length);
   magic.copy(frame);
   writeNumber(frame, magic.length, session);
-  writeNumber(frame, magic.length + numberBytes, body.byteLength);
+  writeNumber(frame, magic.length + numberBytes, length);
   body.copy(frame, headerBytes);
-  writeNumber(frame, headerBytes - numberBytes, checksum(frame, 0, body.byteLength));
+  writeNumber(frame, headerBytes - numberBytes, checksum(frame, 0, length));
   return frame;
 }
 
@@ -96,7 +98,9 @@ export class FrameDecoder {
     if (session === undefined || length === undefined || sum === undefined) {
       return this.#drop('length', magic.length);
     }
-    if (length > bodyBytesMax) return this.#drop('length', magic.length);
+    if (length > bodyBytesMax || length < stuffing.length) {
+      return this.#drop('length', magic.length);
+    }
 
     const frameEnd = at + headerBytes + length;
     const nextMagic = this.#findMagicInBody(Math.min(frameEnd, this.#end));
@@ -104,7 +108,7 @@ export class FrameDecoder {
     if (frameEnd > this.#end) return false;
     if (checksum(this.#buffer, at, length) !== sum) return this.#drop('crc', magic.length);
 
-    const payload = unstuff(this.#buffer.subarray(at + headerBytes, frameEnd));
+    const payload = unstuff(this.#buffer.subarray(at + headerBytes, frameEnd - stuffing.length));
     this.#consume(headerBytes + length);
     this.#handler.frame({ session, payload });
     return true;

@@ -43,6 +43,7 @@ export class MessageConnection {
   readonly #cancelTimer: Cancel;
   #heardAtMs: number;
   #sentAtMs: number;
+  #checkedAtMs: number;
   #isClosed = false;
 
   constructor(
@@ -65,6 +66,7 @@ export class MessageConnection {
     });
     this.#heardAtMs = this.#clock.monotonicMs();
     this.#sentAtMs = this.#heardAtMs;
+    this.#checkedAtMs = this.#heardAtMs;
     this.#cancelTimer = this.#clock.every(timings.keepAliveIntervalMs / 3, () => {
       this.#keepAlive();
     });
@@ -117,6 +119,10 @@ export class MessageConnection {
 
   #keepAlive(): void {
     const nowMs = this.#clock.monotonicMs();
+    // A check that comes this late was held up with everything else here: what the peer sent is still unread.
+    const wasHeldUp = nowMs - this.#checkedAtMs >= this.#timings.silenceMaxMs / 2;
+    this.#checkedAtMs = nowMs;
+    if (wasHeldUp) this.#heardAtMs = nowMs;
     if (nowMs - this.#heardAtMs >= this.#timings.silenceMaxMs) {
       this.#close('silent', null);
     } else if (nowMs - this.#sentAtMs >= this.#timings.keepAliveIntervalMs && !this.isCongested) {

@@ -109,7 +109,11 @@ export class ChannelServer implements Service {
       stream,
       {
         message: (message, session) => {
-          this.#receive(peer, message, session);
+          try {
+            this.#receive(peer, message, session);
+          } catch (error) {
+            this.#giveUp(peer, error);
+          }
         },
         damage: ({ cause, byteCount }) => {
           this.#deps.log.warn('guest-channel-bytes-skipped', { cause, byteCount });
@@ -139,7 +143,9 @@ export class ChannelServer implements Service {
     }
     switch (message.kind) {
       case 'register':
-        void session.register(message);
+        session.register(message).catch((error: unknown) => {
+          this.#giveUp(peer, error);
+        });
         break;
       case 'fetch':
         session.fetch(message);
@@ -219,6 +225,13 @@ export class ChannelServer implements Service {
     for (const { connection, session } of this.#peers) {
       if (session !== undefined) connection.send(step);
     }
+  }
+
+  /** The store failed at something that is no fetch: the host comes back and begins anew. */
+  #giveUp(peer: Peer, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#deps.log.warn('guest-channel-store-failed', { reason });
+    peer.connection.close();
   }
 
   #tick(): void {

@@ -46,7 +46,12 @@ export class CharacterDevice extends Duplex {
     this.#unwritten = chunk;
     this.#onWritten = callback;
     this.#activeUntilMs = this.#clock.monotonicMs() + activeForMs;
-    this.#writeSome();
+    try {
+      this.#writeSome();
+    } catch (error) {
+      callback(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
     // The answer to what was written is awaited at the quick pace.
     this.#cancelTimer();
     this.#schedule();

@@ -18,6 +18,8 @@ import { CharacterDevice } from './character-device.ts';
 
 /** Sockets that may be open at once; only one is the host's, the others have said no valid hello yet. */
 const connectionsMax = 8;
+/** A TLS handshake that takes longer is given up. */
+const handshakeMaxMs = 10_000;
 /** A device that can't be opened, or was closed, is opened again after this. */
 const reopenAfterMs = 200;
 
@@ -73,7 +75,10 @@ export class GuestEndpoint implements Service {
         chmodSync(address.path, 0o600);
         break;
       case 'tcp': {
-        this.#server = createTlsServer(readChannelTls(this.#options.tlsDirectory));
+        this.#server = createTlsServer({
+          ...readChannelTls(this.#options.tlsDirectory),
+          handshakeTimeout: handshakeMaxMs,
+        });
         this.#server.on('secureConnection', this.#acceptSocket);
         this.#server.on('tlsClientError', (error: Error) => {
           this.#log.warn('guest-channel-tls-refused', { reason: error.message });
@@ -150,13 +155,14 @@ function listen(
   address: string,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) => {
+    const fail = (cause: Error): void => {
       const message = `cannot listen on ${address}: ${cause.message}; is another agent running, and may this user?`;
       const retryable = systemErrorCode(cause) === 'EADDRINUSE';
       reject(new ChannelError('listen-failed', message, { cause, retryable }));
-    });
+    };
+    server.once('error', fail);
     server.listen(where, () => {
-      server.removeAllListeners('error');
+      server.removeListener('error', fail);
       resolve();
     });
   });

@@ -15,6 +15,8 @@ interface AreaState {
   matchedRowId: number;
   /** True from a complete answer on until something is announced: the host fetches then anyway. */
   mayAnnounce: boolean;
+  /** What the answers have covered, which needs no announcement. */
+  answeredRowId: number;
 }
 
 export interface GuestSessionDeps {
@@ -97,6 +99,7 @@ export class GuestSession {
       const isWanted = state.isWanted ?? (() => false);
       const fetched = this.#store.fetch(area, cursor.rowId, limits, isWanted);
       state.mayAnnounce = !fetched.hasMore;
+      state.answeredRowId = fetched.throughRowId;
       this.#counters.accepted += fetched.rows.length;
       this.#connection.send({ kind: 'rows', requestId, area, generation, ...fetched });
       this.#counters.forwarded += fetched.rows.length;
@@ -132,7 +135,7 @@ export class GuestSession {
   #announce(area: Area, tables: readonly string[], throughRowId: number): void {
     const state = this.#areas[area];
     state.matchedRowId = Math.max(state.matchedRowId, throughRowId);
-    if (!this.#notify || !state.mayAnnounce) return;
+    if (!this.#notify || !state.mayAnnounce || throughRowId <= state.answeredRowId) return;
     state.mayAnnounce = false;
     this.#connection.send({
       kind: 'published',
@@ -152,6 +155,11 @@ export class GuestSession {
   }
 
   #newArea(area: Area): AreaState {
-    return { isWanted: undefined, matchedRowId: this.#store.head(area), mayAnnounce: false };
+    return {
+      isWanted: undefined,
+      matchedRowId: this.#store.head(area),
+      mayAnnounce: false,
+      answeredRowId: 0,
+    };
   }
 }

@@ -43,14 +43,15 @@ function established(
       reject(signal.reason);
     };
     signal.addEventListener('abort', abort, { once: true });
-    stream.once('error', (cause) => {
+    const fail = (cause: Error): void => {
       signal.removeEventListener('abort', abort);
       const message = `cannot reach the guest at ${address}: ${cause.message}`;
       reject(new ChannelError('connect-failed', message, { cause, retryable: true }));
-    });
+    };
+    stream.once('error', fail);
     stream.once(event, () => {
       signal.removeEventListener('abort', abort);
-      stream.removeAllListeners('error');
+      stream.removeListener('error', fail);
       resolve(stream);
     });
   });

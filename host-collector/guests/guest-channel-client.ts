@@ -133,6 +133,10 @@ export class GuestChannelClient implements Service {
     while (!signal.aborted) {
       try {
         const stream = await connectGuest(this.#options, signal);
+        if (signal.aborted) {
+          stream.destroy();
+          return;
+        }
         const reason = await this.#converse(stream);
         this.#deps.log.info('guest-channel-ended', { address: this.#options.address, reason });
       } catch (error) {

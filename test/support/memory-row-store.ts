@@ -17,6 +17,8 @@ export class MemoryRowStore implements RowStore {
   watermarkTimeUs = 0;
   /** The next fetches throw, as a busy database does. */
   failingFetchCount = 0;
+  /** The next readings of the head throw, too. */
+  failingHeadCount = 0;
   fetchCount = 0;
   readonly #generations: PerArea<string>;
   readonly #rows: Record<Area, GuestRow[]> = { encrypted: [], unencrypted: [] };
@@ -60,6 +62,10 @@ export class MemoryRowStore implements RowStore {
   }
 
   head(area: Area): number {
+    if (this.failingHeadCount > 0) {
+      this.failingHeadCount -= 1;
+      throw new Error('database is locked');
+    }
     return this.#heads[area];
   }
 
@@ -109,12 +115,16 @@ export class MemoryRowStore implements RowStore {
 
   onPublished(listener: (publication: Publication) => void): Cancel {
     this.#published.add(listener);
-    return () => this.#published.delete(listener);
+    return () => {
+      this.#published.delete(listener);
+    };
   }
 
   onLost(listener: (area: Area, range: LostRange) => void): Cancel {
     this.#lostListeners.add(listener);
-    return () => this.#lostListeners.delete(listener);
+    return () => {
+      this.#lostListeners.delete(listener);
+    };
   }
 }
 

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import {
@@ -19,8 +19,12 @@ function decode(chunks: readonly Uint8Array[]): {
   const frames: DecodedFrame[] = [];
   const damages: FrameDamage[] = [];
   const decoder = new FrameDecoder({
-    frame: (frame) => frames.push(frame),
-    damage: (damage) => damages.push(damage),
+    frame: (frame) => {
+      frames.push(frame);
+    },
+    damage: (damage) => {
+      damages.push(damage);
+    },
   });
   for (const chunk of chunks) decoder.push(chunk);
   return { frames, damages, decoder };
@@ -64,8 +68,9 @@ describe('FrameDecoder', () => {
       fc.property(frames, (sent) => {
         const bytes = Buffer.concat(sent.map((f) => encodeFrame(f.session, f.payload)));
         let count = 0;
-        for (let at = bytes.indexOf(magic); at !== -1; at = bytes.indexOf(magic, at + 1))
+        for (let at = bytes.indexOf(magic); at !== -1; at = bytes.indexOf(magic, at + 1)) {
           count += 1;
+        }
         expect(count).toBe(sent.length);
       }),
     );

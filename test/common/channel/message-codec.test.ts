@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Encoder } from 'cbor-x';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { isPlainCbor } from '../../../common/channel/cbor-shape.ts';
@@ -111,8 +111,12 @@ describe('MessageCodec', () => {
         );
         const decoded: unknown[] = [];
         new FrameDecoder({
-          frame: ({ payload }) => decoded.push(codec.decode(payload)),
-          damage: (damage) => decoded.push(damage),
+          frame: ({ payload }) => {
+            decoded.push(codec.decode(payload));
+          },
+          damage: (damage) => {
+            decoded.push(damage);
+          },
         }).push(golden);
         expect(decoded).toEqual([{ outcome: 'message', message }]);
       }
