@@ -207,7 +207,10 @@ export class OpenFiles {
   /** Takes in what became of a handle's save or append. */
   settle(outcome: StoreOutcome): void {
     const handle = this.handle(outcome.handle);
-    if (handle === undefined || handle.pendingCount === 0) return;
+    if (handle === undefined || handle.pendingCount === 0) {
+      this.#settleLate(outcome);
+      return;
+    }
     const { file } = handle;
     handle.pendingCount -= 1;
     file.pendingCount -= 1;
@@ -215,6 +218,15 @@ export class OpenFiles {
     else if (file.location !== null) this.#settleSuccess(handle, outcome);
     else this.#parts.counters.forwarded += 1;
     if (handle.isReleased && handle.pendingCount === 0) this.#discard(handle);
+  }
+
+  /** The store tried again what nobody waited for: only it knows the content now. */
+  #settleLate(outcome: StoreOutcome): void {
+    const file = this.#tree.node(outcome.file);
+    if (outcome.result < 0 || file?.kind !== 'file' || file.location === null) return;
+    this.#parts.contents.forget(file);
+    file.sizeBytes = outcome.sizeBytes;
+    file.isKnown = true;
   }
 
   #settleSuccess(handle: Handle, outcome: StoreOutcome): void {

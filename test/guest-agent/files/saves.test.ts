@@ -199,6 +199,20 @@ describe('Saves', () => {
     expect(kernel.store.contentReadCount).toBeGreaterThan(10);
   });
 
+  test('a save at RELEASE that the store could commit only later is what readers see from then on', () => {
+    const kernel = new ScriptedKernel();
+    kernel.save(cpu, 'old\n');
+    const file = kernel.open(cpu, 'w');
+    kernel.write(file, 'newer\n');
+    kernel.store.failNext(failure.EAGAIN);
+    kernel.release(file);
+    expect(kernel.read(cpu)).toBe('old\n');
+    kernel.store.submit(saveRequests(kernel)[1]!);
+    kernel.commit();
+    expect(kernel.sizeBytes(cpu)).toBe(6);
+    expect(kernel.read(cpu)).toBe('newer\n');
+  });
+
   test('times that a copier sets on the open file are saved with it', () => {
     const kernel = new ScriptedKernel();
     const file = kernel.open(cpu, 'w');
