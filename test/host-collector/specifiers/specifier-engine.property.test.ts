@@ -164,7 +164,7 @@ describe('SpecifierEngine, by property', () => {
           }
         },
       ),
-      { numRuns: 1_500 },
+      { numRuns: 250 },
     );
   });
 
@@ -201,7 +201,7 @@ describe('SpecifierEngine, by property', () => {
           expect([...before, ...run(second, all.slice(splitAt))]).toEqual(whole);
         },
       ),
-      { numRuns: 600 },
+      { numRuns: 300 },
     );
   });
 
@@ -224,7 +224,7 @@ describe('SpecifierEngine, by property', () => {
           expect(other).toEqual(one);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 200 },
     );
   });
 });

@@ -1,0 +1,129 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import type { Hono } from 'hono';
+
+import type { FrameAppender, FrameForwarder } from '../broker/ports.ts';
+import { SystemClock, type Clock } from '../common/runtime/clock.ts';
+import { createLog, type Log } from '../common/runtime/log.ts';
+import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import { openDatabase, type Database } from '../common/sqlite/database.ts';
+import type { HostCollectorConfig } from './config.ts';
+import { createControlApi } from './control/control-api.ts';
+import { migrateCollector } from './origin/collector-schema.ts';
+import { Origin } from './origin/origin.ts';
+import { MachineProbe } from './probes/machine-probe.ts';
+import { ProcessProbe } from './probes/process-probe.ts';
+import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
+import { DescriptorStore } from './vm/descriptor-store.ts';
+import { VmSupervisor, type GuestClientFactory, type ProbeFactory } from './vm/vm-supervisor.ts';
+
+/** The stream log and transport that a collector stands on, all on the collector's database. */
+export interface StreamParts {
+  readonly appender: FrameAppender;
+  readonly forwarder: FrameForwarder;
+  /** Producer, embedded broker and the like; started before the origin, stopped after it. */
+  readonly services: readonly Service[];
+}
+
+/** What the collector is given from outside its folder; tests replace any of it. */
+export interface HostCollectorParts {
+  readonly makeStreams: (deps: {
+    readonly database: Database;
+    readonly clock: Clock;
+    readonly log: Log;
+  }) => StreamParts;
+  readonly makeGuest: GuestClientFactory;
+  /** Serves the control API; see `controlSocketPath`. */
+  readonly makeControlServer: (api: Hono, socketPath: string) => Service;
+  readonly makeProbe?: ProbeFactory;
+  readonly clock?: Clock;
+  readonly log?: Log;
+}
+
+export interface HostCollector {
+  /** Starts and stops everything, the database included. */
+  readonly service: Service;
+  readonly vms: VmSupervisor;
+  readonly origin: Origin;
+  readonly api: Hono;
+}
+
+/** Where the control API of a collector with this configuration listens. */
+export function controlSocketPath(config: HostCollectorConfig): string {
+  return config.controlSocket ?? join(config.dataDirectory, 'control.sock');
+}
+
+/**
+ * Composes a host collector: opens its database, builds every part, starts nothing.
+ * @throws DatabaseError when the database can't be used.
+ */
+export function buildHostCollector(
+  config: HostCollectorConfig,
+  parts: HostCollectorParts,
+): HostCollector {
+  const clock = parts.clock ?? new SystemClock();
+  const log = parts.log ?? createLog('host-collector', config.logLevel);
+  mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
+  const database = openDatabase(join(config.dataDirectory, 'collector.db'), {
+    synchronous: config.synchronous,
+  });
+  migrateCollector(database);
+  const streams = parts.makeStreams({ database, clock, log });
+  const { revisionHorizonMs, closedWindowsMax, statusIntervalMs, probeIntervalMinMs } = config;
+  const origin = new Origin(
+    { database, appender: streams.appender, forwarder: streams.forwarder, clock, log },
+    {
+      statusIntervalMs,
+      engineBounds: { ...engineBoundsDefault, revisionHorizonMs, closedWindowsMax },
+    },
+  );
+  const vms = new VmSupervisor(
+    {
+      store: new DescriptorStore(database),
+      origin,
+      clock,
+      makeGuest: parts.makeGuest,
+      makeProbe: parts.makeProbe ?? defaultProbes(clock),
+    },
+    { probeIntervalMinMs },
+  );
+  const api = createControlApi({ vms });
+  const control = parts.makeControlServer(api, controlSocketPath(config));
+  const service = new ServiceGroup('host-collector', [
+    new DatabaseService(database),
+    ...streams.services,
+    origin,
+    vms,
+    control,
+  ]);
+  return { service, vms, origin, api };
+}
+
+/** The probes that measure this machine and its processes. */
+export function defaultProbes(clock: Clock): ProbeFactory {
+  return (descriptor) => {
+    if (descriptor.kind === 'machine') return new MachineProbe();
+    if (descriptor.kind === 'process') return new ProcessProbe({ clock }, descriptor.pid);
+    return null;
+  };
+}
+
+/** Closes the database after everything that uses it. */
+class DatabaseService implements Service {
+  readonly name = 'collector-database';
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  start(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  stop(): Promise<void> {
+    if (this.#database.open) this.#database.close();
+    return Promise.resolve();
+  }
+}

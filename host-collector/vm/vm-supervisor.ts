@@ -1,0 +1,147 @@
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { VmState } from '../../common/wire/frame.ts';
+import type { ProbeDescriptor, VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
+import type { Origin } from '../origin/origin.ts';
+import { ProbeSchedule, probeIntervalMs } from '../probes/probe-schedule.ts';
+import type { Probe, ProbeReading } from '../probes/probe.ts';
+import type { DescriptorStore } from './descriptor-store.ts';
+import type { GuestListener } from './guest-listener.ts';
+
+/** Makes the client of a VM's guest channel; it dials, resumes and retries by itself until stopped. */
+export type GuestClientFactory = (
+  guest: NonNullable<VmDescriptor['guest']>,
+  listener: GuestListener,
+  vm: VmId,
+) => Service;
+
+/** Makes the probe that a descriptor asks for; null for none. */
+export type ProbeFactory = (descriptor: ProbeDescriptor) => Probe | null;
+
+export interface VmStatus {
+  readonly vm: VmId;
+  readonly revision: number;
+  readonly vmState: VmState;
+  /** Rows and samples in, deliveries out; dropped: what the guest or the engine had to give up. */
+  readonly origin: StageCounts;
+}
+
+interface Running {
+  readonly guest: Service | null;
+  readonly schedule: ProbeSchedule | null;
+}
+
+/** Keeps what runs equal to what the descriptors say: adding, changing and removing a VM disturbs no other. */
+export class VmSupervisor implements Service {
+  readonly name = 'vm-supervisor';
+  readonly #store: DescriptorStore;
+  readonly #origin: Origin;
+  readonly #clock: Clock;
+  readonly #makeGuest: GuestClientFactory;
+  readonly #makeProbe: ProbeFactory;
+  readonly #probeIntervalMinMs: number;
+  readonly #running = new Map<VmId, Running>();
+
+  constructor(
+    deps: {
+      readonly store: DescriptorStore;
+      readonly origin: Origin;
+      readonly clock: Clock;
+      readonly makeGuest: GuestClientFactory;
+      readonly makeProbe: ProbeFactory;
+    },
+    options: { readonly probeIntervalMinMs: number },
+  ) {
+    this.#store = deps.store;
+    this.#origin = deps.origin;
+    this.#clock = deps.clock;
+    this.#makeGuest = deps.makeGuest;
+    this.#makeProbe = deps.makeProbe;
+    this.#probeIntervalMinMs = options.probeIntervalMinMs;
+  }
+
+  async start(): Promise<void> {
+    for (const descriptor of this.#store.list()) await this.#run(descriptor);
+  }
+
+  async stop(): Promise<void> {
+    for (const vm of this.#running.keys()) await this.#halt(vm);
+  }
+
+  /** @throws DescriptorError as {@link DescriptorStore.add} does. */
+  async add(document: unknown): Promise<VmDescriptor> {
+    const descriptor = this.#store.add(document);
+    if (!this.#running.has(descriptor.id)) await this.#run(descriptor);
+    return descriptor;
+  }
+
+  /** @throws DescriptorError as {@link DescriptorStore.setMonitoring} does. */
+  setMonitoring(vm: string, expectedRevision: number, monitoring: unknown): VmDescriptor {
+    const descriptor = this.#store.setMonitoring(vm, expectedRevision, monitoring);
+    this.#origin.update(descriptor);
+    const { specifiers } = descriptor.monitoring;
+    const intervalMs = probeIntervalMs(specifiers, this.#probeIntervalMinMs);
+    this.#running.get(descriptor.id)?.schedule?.setInterval(intervalMs);
+    return descriptor;
+  }
+
+  /** Ends the VM's streams. @throws DescriptorError `vm-unknown`. */
+  async remove(vm: string): Promise<void> {
+    const { id } = this.#store.read(vm);
+    await this.#halt(id);
+    this.#origin.remove(id);
+    this.#store.remove(id);
+  }
+
+  list(): readonly VmDescriptor[] {
+    return this.#store.list();
+  }
+
+  read(vm: string): VmDescriptor {
+    return this.#store.read(vm);
+  }
+
+  status(): readonly VmStatus[] {
+    return this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
+      const origin = this.#origin.counts(id);
+      if (origin === undefined) return [];
+      return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin }];
+    });
+  }
+
+  async #run(descriptor: VmDescriptor): Promise<void> {
+    const { id, guest, probe, monitoring } = descriptor;
+    this.#origin.add(descriptor);
+    const source = this.#makeProbe(probe);
+    const schedule =
+      source === null
+        ? null
+        : new ProbeSchedule({ clock: this.#clock }, source, (measurements, reading) => {
+            this.#origin.measured(id, measurements);
+            this.#noteReading(id, guest !== undefined, reading);
+          });
+    const listener = this.#origin.guestListener(id);
+    const client =
+      guest === undefined || listener === undefined ? null : this.#makeGuest(guest, listener, id);
+    this.#running.set(id, { guest: client, schedule });
+    schedule?.setInterval(probeIntervalMs(monitoring.specifiers, this.#probeIntervalMinMs));
+    await client?.start();
+  }
+
+  /** The host sees death and suspension itself; that a VM with a guest runs is for the guest to show. */
+  #noteReading(vm: VmId, hasGuest: boolean, reading: ProbeReading): void {
+    if (reading.kind === 'vanished') this.#origin.setVmState(vm, 'dead');
+    else if (reading.isSuspended) this.#origin.setVmState(vm, 'suspended');
+    else if (!hasGuest || this.#origin.vmState(vm) === 'suspended') {
+      this.#origin.setVmState(vm, 'running');
+    }
+  }
+
+  async #halt(vm: VmId): Promise<void> {
+    const running = this.#running.get(vm);
+    this.#running.delete(vm);
+    running?.schedule?.setInterval(null);
+    await running?.guest?.stop();
+  }
+}
