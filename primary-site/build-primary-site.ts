@@ -1,0 +1,93 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { Consumer, consumerDefaults } from '../broker/consumer/consumer.ts';
+import { MqttClient, mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
+import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
+import { ControlServer } from '../common/control/control-server.ts';
+import { SystemClock, type Clock } from '../common/runtime/clock.ts';
+import { createLog, type Log } from '../common/runtime/log.ts';
+import { SystemRandom, type Random } from '../common/runtime/random.ts';
+import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import { createReaderApi } from './api/reader-api.ts';
+import { JsonTopics } from './json-topics.ts';
+import type { PrimarySiteConfig } from './primary-site-config.ts';
+import { PrimaryStore } from './store/primary-store.ts';
+import { StoreRetention } from './store/store-retention.ts';
+
+/** What a test replaces; everything else is built from the configuration. */
+export interface PrimarySiteOverrides {
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly log?: Log;
+  readonly transport?: MqttTransport;
+}
+
+export interface PrimarySite {
+  /** Starts store, transport, consumer, JSON topics and API, in this order. */
+  readonly service: Service;
+  readonly store: PrimaryStore;
+  readonly consumer: Consumer;
+}
+
+/** Wires a primary site's reader; nothing runs before `service.start()`. */
+export function buildPrimarySite(
+  config: PrimarySiteConfig,
+  overrides: PrimarySiteOverrides = {},
+): PrimarySite {
+  const clock = overrides.clock ?? new SystemClock();
+  const random = overrides.random ?? new SystemRandom();
+  const log = overrides.log ?? createLog('primary-site', config.logLevel);
+  const store = new PrimaryStore(
+    { clock, log },
+    { path: join(config.dataDirectory, 'primary-site.db'), seriesMax: config.seriesMax },
+  );
+  const transport =
+    overrides.transport ??
+    new MqttClient(
+      { clock, random, log },
+      { ...mqttClientDefaults, url: config.mqttUrl, keepaliveSeconds: config.keepaliveSeconds },
+    );
+  const consumer = new Consumer(
+    { transport, sink: store, clock, random, log },
+    { ...consumerDefaults, relation: config.relation, storedBy: 'final-reader' },
+  );
+  const jsonTopics = new JsonTopics({ store, transport, log });
+  const app = createReaderApi({
+    store,
+    log,
+    status: () => ({
+      isLive: consumer.isLive,
+      stages: {
+        consumer: consumer.counters.snapshot(),
+        store: store.counters.snapshot(),
+        'json-topics': jsonTopics.counters.snapshot(),
+      },
+    }),
+  });
+  const service = new ServiceGroup('primary-site', [
+    directoryService(config.dataDirectory),
+    store,
+    new StoreRetention({ store, clock, log }, config.retention),
+    ...(config.jsonTopics ? [jsonTopics] : []),
+    transport,
+    consumer,
+    new ControlServer(
+      app,
+      { clock, log },
+      { name: 'primary-site', socketPath: config.controlSocket },
+    ),
+  ]);
+  return { service, store, consumer };
+}
+
+function directoryService(path: string): Service {
+  return {
+    name: 'data-directory',
+    start: () => {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      return Promise.resolve();
+    },
+    stop: () => Promise.resolve(),
+  };
+}

@@ -1,0 +1,75 @@
+import type { Migration } from '../../common/sqlite/migrate.ts';
+
+/**
+ * The primary site's store. Frames are kept whole (they are the evidence), and decoded once into readings, which is what
+ * queries read.
+ *
+ *   stored_ranges  every frame that was ever stored, so that retention does not make anyone ask for it again
+ *   series         one data point of one VM as one specifier delivers it
+ *   readings       a measurement, or a window's processed value; position rises in order of arrival
+ *   windows        the revision of each window that is in force; a higher one replaces its readings
+ */
+export const primaryStoreMigrations: readonly Migration[] = [
+  {
+    name: 'frames, readings, windows, losses, status',
+    up: `
+      CREATE TABLE epochs (
+        epoch_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL,
+        closed_seq INTEGER,
+        UNIQUE (vm, kind, number, nonce)
+      ) STRICT;
+      CREATE TABLE frames (
+        frame_id INTEGER PRIMARY KEY,
+        epoch_id INTEGER NOT NULL REFERENCES epochs,
+        seq INTEGER NOT NULL,
+        last_position INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        UNIQUE (epoch_id, seq)
+      ) STRICT;
+      CREATE TABLE stored_ranges (
+        epoch_id INTEGER NOT NULL REFERENCES epochs,
+        from_seq INTEGER NOT NULL, through_seq INTEGER NOT NULL,
+        PRIMARY KEY (epoch_id, from_seq)
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE lost_ranges (
+        epoch_id INTEGER NOT NULL REFERENCES epochs,
+        from_seq INTEGER NOT NULL, through_seq INTEGER NOT NULL,
+        reason TEXT NOT NULL, recorded_at_us INTEGER NOT NULL,
+        PRIMARY KEY (epoch_id, from_seq)
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE reported_losses (
+        loss_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, place TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
+        produced_at_us INTEGER NOT NULL
+      ) STRICT;
+      CREATE TABLE vm_status (
+        vm TEXT PRIMARY KEY,
+        state TEXT NOT NULL, watermark_us INTEGER, produced_at_us INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE series (
+        series_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, data_point TEXT NOT NULL, specifier_id TEXT NOT NULL, format TEXT NOT NULL,
+        UNIQUE (vm, data_point, specifier_id, format)
+      ) STRICT;
+      CREATE TABLE windows (
+        window_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, specifier_id TEXT NOT NULL, subject TEXT NOT NULL,
+        start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, revision INTEGER NOT NULL,
+        UNIQUE (vm, specifier_id, subject, start_ms)
+      ) STRICT;
+      CREATE TABLE readings (
+        position INTEGER PRIMARY KEY,
+        series_id INTEGER NOT NULL,
+        time_us INTEGER NOT NULL,
+        uncertainty_us INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        window_id INTEGER,
+        count INTEGER,
+        value ANY
+      ) STRICT;
+      CREATE INDEX readings_by_series ON readings (series_id, time_us);
+      CREATE INDEX readings_by_window ON readings (window_id) WHERE window_id IS NOT NULL;
+    `,
+  },
+];

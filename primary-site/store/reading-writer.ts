@@ -1,0 +1,185 @@
+import type { StageCounters } from '../../common/runtime/stage-counters.ts';
+import type { Database, Statement } from '../../common/sqlite/database.ts';
+import type { Delivery, ProcessedDelivery, RawDelivery } from '../../common/wire/delivery.ts';
+import type { Value } from '../../common/wire/value.ts';
+
+interface WindowRow {
+  readonly window_id: number;
+  readonly revision: number;
+}
+
+type ReadingRow = [number, number, number, number, 0 | 1, number | null, number | null, Value];
+
+/**
+ * Decoded deliveries as rows of `readings`. Caches ids of series; after a transaction that failed, `forget` drops what
+ * it may have learnt in it.
+ */
+export class ReadingWriter {
+  readonly #database: Database;
+  readonly #seriesMax: number;
+  readonly #counters: StageCounters;
+  readonly #seriesIds = new Map<string, number>();
+  readonly #insert: Statement<ReadingRow>;
+  #lastPosition: number;
+  #acceptedInTransaction = 0;
+  #droppedInTransaction = 0;
+
+  constructor(database: Database, seriesMax: number, counters: StageCounters) {
+    this.#database = database;
+    this.#seriesMax = seriesMax;
+    this.#counters = counters;
+    this.#insert = database.prepare(
+      `INSERT INTO readings (position, series_id, time_us, uncertainty_us, held, window_id, count, value)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+    );
+    this.#lastPosition = this.#readState();
+  }
+
+  /** Position of the newest reading; 0 before the first. Never given twice, whatever retention removes. */
+  get lastPosition(): number {
+    return this.#lastPosition;
+  }
+
+  write(vm: string, delivery: Delivery): void {
+    if (delivery.kind === 'raw') this.#writeRaw(vm, delivery);
+    else this.#writeProcessed(vm, delivery);
+  }
+
+  /** The transaction is about to commit. */
+  finish(): void {
+    this.#counters.accepted += this.#acceptedInTransaction;
+    this.#counters.forwarded += this.#acceptedInTransaction - this.#droppedInTransaction;
+    this.#counters.dropped += this.#droppedInTransaction;
+    this.#acceptedInTransaction = 0;
+    this.#droppedInTransaction = 0;
+  }
+
+  forget(): void {
+    this.#acceptedInTransaction = 0;
+    this.#droppedInTransaction = 0;
+    this.#lastPosition = this.#readState();
+  }
+
+  #writeRaw(vm: string, delivery: RawDelivery): void {
+    const windowId = this.#windowOf(vm, delivery, 'raw');
+    if (windowId === undefined) return;
+    for (const measurement of delivery.measurements) {
+      const { timeUs, uncertaintyUs, held, value } = measurement;
+      const seriesId = this.#seriesId(vm, measurement.dataPoint, delivery.specifierId, 'raw');
+      this.#insertReading(seriesId, timeUs, uncertaintyUs, held, windowId, null, value);
+    }
+  }
+
+  #writeProcessed(vm: string, delivery: ProcessedDelivery): void {
+    const { dataPoint, specifierId, format, timeUs, count, value } = delivery;
+    const windowId = this.#windowOf(vm, delivery, `${format} ${dataPoint}`);
+    if (windowId === undefined) return;
+    const seriesId = this.#seriesId(vm, dataPoint, specifierId, format);
+    this.#insertReading(seriesId, timeUs, 0, false, windowId, count, value);
+  }
+
+  #insertReading(
+    seriesId: number | undefined,
+    timeUs: number,
+    uncertaintyUs: number,
+    held: boolean,
+    windowId: number | null,
+    count: number | null,
+    value: Value,
+  ): void {
+    this.#acceptedInTransaction += 1;
+    if (seriesId === undefined) {
+      this.#droppedInTransaction += 1;
+      return;
+    }
+    this.#lastPosition += 1;
+    this.#insert.run(
+      this.#lastPosition,
+      seriesId,
+      timeUs,
+      uncertaintyUs,
+      held ? 1 : 0,
+      windowId,
+      count,
+      value,
+    );
+  }
+
+  /**
+   * The window's row; null without a window, undefined when a higher revision is here already. Deliveries of one
+   * revision add up, a higher one replaces what is here.
+   */
+  #windowOf(vm: string, delivery: Delivery, subject: string): number | null | undefined {
+    const { window, revision, specifierId } = delivery;
+    if (window === null) return null;
+    const known = this.#database
+      .prepare<[string, string, string, number], WindowRow>(
+        `SELECT window_id, revision FROM windows
+         WHERE vm = ? AND specifier_id = ? AND subject = ? AND start_ms = ?`,
+      )
+      .get(vm, specifierId, subject, window.startMs);
+    if (known === undefined) {
+      const inserted = this.#database
+        .prepare<[string, string, string, number, number, number]>(
+          `INSERT INTO windows (vm, specifier_id, subject, start_ms, end_ms, revision) VALUES (?, ?, ?, ?, ?, ?)`,
+        )
+        .run(vm, specifierId, subject, window.startMs, window.endMs, revision);
+      return Number(inserted.lastInsertRowid);
+    }
+    if (known.revision > revision) return undefined;
+    if (known.revision < revision) {
+      this.#database
+        .prepare<[number]>('DELETE FROM readings WHERE window_id = ?')
+        .run(known.window_id);
+      this.#database
+        .prepare<[number, number, number]>(
+          'UPDATE windows SET revision = ?, end_ms = ? WHERE window_id = ?',
+        )
+        .run(revision, window.endMs, known.window_id);
+    }
+    return known.window_id;
+  }
+
+  /** undefined beyond the bound. */
+  #seriesId(
+    vm: string,
+    dataPoint: string,
+    specifierId: string,
+    format: string,
+  ): number | undefined {
+    const key = `${vm} ${specifierId} ${format} ${dataPoint}`;
+    const known = this.#seriesIds.get(key);
+    if (known !== undefined) return known;
+    if (this.#seriesIds.size >= this.#seriesMax) return undefined;
+    const inserted = this.#database
+      .prepare<[string, string, string, string]>(
+        'INSERT INTO series (vm, data_point, specifier_id, format) VALUES (?, ?, ?, ?)',
+      )
+      .run(vm, dataPoint, specifierId, format);
+    const seriesId = Number(inserted.lastInsertRowid);
+    this.#seriesIds.set(key, seriesId);
+    return seriesId;
+  }
+
+  /** Fills the cache of series, and returns the last position that was given. */
+  #readState(): number {
+    this.#seriesIds.clear();
+    const series = this.#database
+      .prepare<
+        [],
+        { series_id: number; vm: string; data_point: string; specifier_id: string; format: string }
+      >('SELECT series_id, vm, data_point, specifier_id, format FROM series')
+      .all();
+    for (const row of series) {
+      const key = `${row.vm} ${row.specifier_id} ${row.format} ${row.data_point}`;
+      this.#seriesIds.set(key, row.series_id);
+    }
+    const last = this.#database
+      .prepare<[], { position: number }>(
+        `SELECT max((SELECT coalesce(max(position), 0) FROM readings),
+                    (SELECT coalesce(max(last_position), 0) FROM (SELECT last_position FROM frames ORDER BY frame_id DESC LIMIT 1))) AS position`,
+      )
+      .get();
+    return last?.position ?? 0;
+  }
+}

@@ -1,0 +1,100 @@
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import type { PrimaryStore } from './primary-store.ts';
+
+export interface StoreRetentionOptions {
+  /** Readings whose event time is older than this go. */
+  readonly ageMaxMs: number;
+  /** The database file; above it the oldest readings and frames go. */
+  readonly bytesMax: number;
+  /** Between looks, when there is nothing to remove. */
+  readonly intervalMs: number;
+}
+
+/** Readings that one pass removes at most, so that it holds up arriving frames for milliseconds only. */
+const readingsPerPassMax = 5_000;
+const targetRatio = 0.95;
+/** Between passes while there is more to remove: arriving frames go first. */
+const nextPassDelayMs = 1;
+
+/**
+ * Removes what is too old or too much, in order of arrival: a batch of readings, and the frames that held only such. Ranges
+ * of what was stored stay, so that nobody asks for removed frames again.
+ */
+export class StoreRetention implements Service {
+  readonly name = 'store-retention';
+  readonly #store: PrimaryStore;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #options: StoreRetentionOptions;
+  #cancel: Cancel = () => {};
+
+  constructor(
+    deps: { readonly store: PrimaryStore; readonly clock: Clock; readonly log: Log },
+    options: StoreRetentionOptions,
+  ) {
+    this.#store = deps.store;
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#options = options;
+  }
+
+  start(): Promise<void> {
+    this.#schedule(this.#options.intervalMs);
+    return Promise.resolve();
+  }
+
+  stop(): Promise<void> {
+    this.#cancel();
+    return Promise.resolve();
+  }
+
+  /** Pages in use, in bytes; free pages are reused before the file grows. */
+  usedBytes(): number {
+    const pragma = (name: string): number =>
+      Number(this.#store.database.pragma(name, { simple: true }));
+    return (pragma('page_count') - pragma('freelist_count')) * pragma('page_size');
+  }
+
+  /** One bounded pass; true when there is more to remove. */
+  prune(): boolean {
+    const isTooMuch = this.usedBytes() > this.#options.bytesMax * targetRatio;
+    const oldestUs = this.#clock.wallUs() - this.#options.ageMaxMs * 1_000;
+    const throughPosition = this.#expiredThrough(isTooMuch ? Number.MAX_SAFE_INTEGER : oldestUs);
+    if (throughPosition === 0) return false;
+    this.#store.database.transaction(() => {
+      this.#store.database
+        .prepare<[number]>('DELETE FROM readings WHERE position <= ?')
+        .run(throughPosition);
+      this.#store.database
+        .prepare<[number]>('DELETE FROM frames WHERE last_position <= ?')
+        .run(throughPosition);
+    })();
+    return true;
+  }
+
+  #schedule(delayMs: number): void {
+    this.#cancel = this.#clock.after(delayMs, () => {
+      let hasMore = false;
+      try {
+        hasMore = this.prune();
+      } catch (cause) {
+        this.#log.error('retention-failed', { cause: String(cause) });
+      }
+      this.#schedule(hasMore ? nextPassDelayMs : this.#options.intervalMs);
+    });
+  }
+
+  /** The last position of the run of oldest readings that are before `beforeUs`; 0 when the oldest is not. */
+  #expiredThrough(beforeUs: number): number {
+    const rows = this.#store.database
+      .prepare<[number], { position: number; time_us: number }>(
+        'SELECT position, time_us FROM readings ORDER BY position LIMIT ?',
+      )
+      .all(readingsPerPassMax);
+    const firstKept = rows.findIndex((row) => row.time_us >= beforeUs);
+    const last = firstKept === -1 ? rows.at(-1) : rows[firstKept - 1];
+    return last?.position ?? 0;
+  }
+}
