@@ -20,7 +20,7 @@ const context: CommandContext = {
     readerGone.abort();
   }),
   interruptible: () => {
-    const signals = listenForStop(clock, { stopNow: () => {} });
+    const signals = listenForStop(clock, { stopNow: () => {}, watchesParent: false });
     const interrupted = new AbortController();
     void signals.requested.then((reason) => {
       interrupted.abort(reason);

@@ -1,6 +1,6 @@
 import { Argument, type Command } from 'commander';
 
-import { vmListAnswerSchema } from '../../common/control/collector-answer.ts';
+import { collectorPaths, vmListAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlError } from '../../common/control/control-client.ts';
 import { dataPointsAnswerSchema } from '../../common/control/reader-answer.ts';
 import { connectClients } from '../clients.ts';
@@ -42,7 +42,7 @@ function candidateSource(context: CommandContext, options: GlobalOptions): Candi
   return async (kind) => {
     try {
       if (kind === 'vm') {
-        const { vms } = await collector.get('/v1/vms', vmListAnswerSchema);
+        const { vms } = await collector.get(collectorPaths.vms, vmListAnswerSchema);
         return vms.map(({ id }) => id);
       }
       const { dataPoints } = await reader.get('/v1/data-points', dataPointsAnswerSchema);

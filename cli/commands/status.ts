@@ -1,12 +1,13 @@
 import type { Command } from 'commander';
 import type { z } from 'zod';
 
-import type { ControlClient } from '../../common/control/control-client.ts';
-import { ControlError } from '../../common/control/control-client.ts';
+import { collectorPaths, collectorStatusSchema } from '../../common/control/collector-answer.ts';
+import { ControlError, type ControlClient } from '../../common/control/control-client.ts';
+import { readerStatusSchema } from '../../common/control/reader-answer.ts';
 import { stageStatusSchema } from '../../common/control/stage-answer.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions, Output } from '../context.ts';
+import type { Clients, CommandContext, GlobalOptions, Output } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
 import { formatDurationMs } from '../text/duration.ts';
 import { formatTable } from '../text/table.ts';
@@ -40,50 +41,73 @@ interface Stage extends StageCounts {
   readonly stage: string;
 }
 
+interface Vm {
+  readonly vm: string;
+  readonly state: string;
+  readonly revision: number;
+}
+
+interface Report {
+  readonly up: UpStatus | null;
+  readonly vms: readonly Vm[];
+  readonly stages: readonly Stage[];
+  /** Parts that are missing, each with what to do. */
+  readonly problems: readonly string[];
+}
+
 async function showStatus(options: StatusOptions, context: CommandContext): Promise<void> {
-  const clients = connectClients(context, options);
-  const parts = [
-    ['guest-agent', clients.guest],
-    ['host-collector', clients.collector],
-    ['primary-site', clients.reader],
-  ] as const;
-  const [up, ...answers] = await Promise.all([
-    ask(clients.up, upStatusSchema),
-    ...parts.map(([, client]) => ask(client, stageStatusSchema)),
-  ]);
-  // Nothing at all runs: then the one thing to say is how to start it.
-  if (up instanceof ControlError && answers.every((answer) => answer instanceof ControlError)) {
-    throw up;
-  }
-  const stages: Stage[] = [];
-  const problems: string[] = [];
-  for (const [index, [process]] of parts.entries()) {
-    const answer = answers[index];
-    if (answer instanceof ControlError) problems.push(answer.message);
-    else if (answer !== undefined) {
-      for (const [stage, counts] of Object.entries(answer.stages)) {
-        stages.push({ process, stage, ...counts });
-      }
-    }
-  }
-  const machine = up instanceof ControlError ? null : up;
+  const report = await gather(connectClients(context, options));
   if (options.json === true) {
-    await context.output.line(JSON.stringify({ up: machine, stages, problems }));
+    await context.output.line(JSON.stringify(report));
   } else {
-    if (machine !== null) await printProcesses(machine, context);
-    await printStages(stages, context.output);
-    for (const problem of problems) context.output.remark(problem);
+    if (report.up !== null) await printProcesses(report.up, context);
+    await printVms(report.vms, context.output);
+    await printStages(report.stages, context.output);
+    for (const problem of report.problems) context.output.remark(problem);
   }
-  if (problems.length > 0) context.setExitCode(exitCodes.failure);
+  if (report.problems.length > 0) context.setExitCode(exitCodes.failure);
+}
+
+/** @throws ControlError `not-running` when nothing at all runs: then how to start it is the one thing to say */
+async function gather(clients: Clients): Promise<Report> {
+  const [up, guest, collector, reader] = await Promise.all([
+    ask(clients.up, '/v1/status', upStatusSchema),
+    ask(clients.guest, '/v1/status', stageStatusSchema),
+    ask(clients.collector, collectorPaths.status, collectorStatusSchema),
+    ask(clients.reader, '/v1/status', readerStatusSchema),
+  ]);
+  const errors = [guest, collector, reader].filter((answer) => answer instanceof ControlError);
+  if (up instanceof ControlError && errors.length === 3) throw up;
+  const problems = errors.map((error) => error.message);
+  const stages: Stage[] = [];
+  const vms: Vm[] = [];
+  if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
+  if (!(collector instanceof ControlError)) {
+    for (const { vm, vmState, revision, origin } of collector.vms) {
+      vms.push({ vm, state: vmState, revision });
+      stages.push({ process: 'host-collector', stage: `origin ${vm}`, ...origin });
+    }
+    stages.push(...stagesOf('host-collector', collector.stages));
+  }
+  if (!(reader instanceof ControlError)) {
+    stages.push(...stagesOf('primary-site', reader.stages));
+    if (!reader.isLive) problems.push('the reader is not connected to its producer');
+  }
+  return { up: up instanceof ControlError ? null : up, vms, stages, problems };
+}
+
+function stagesOf(process: string, stages: Readonly<Record<string, StageCounts>>): Stage[] {
+  return Object.entries(stages).map(([stage, counts]) => ({ process, stage, ...counts }));
 }
 
 /** A part that does not answer is a finding, not the end of the report. */
 async function ask<Schema extends z.ZodType>(
   client: ControlClient,
+  path: string,
   schema: Schema,
 ): Promise<z.output<Schema> | ControlError> {
   try {
-    return await client.get('/v1/status', schema);
+    return await client.get(path, schema);
   } catch (error) {
     if (error instanceof ControlError) return error;
     throw error;
@@ -108,6 +132,22 @@ async function printProcesses(up: UpStatus, context: CommandContext): Promise<vo
     { title: 'PID', alignment: 'right' },
     { title: 'STARTED', alignment: 'right' },
     { title: 'RESTARTS', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+async function printVms(vms: readonly Vm[], output: Output): Promise<void> {
+  if (vms.length === 0) return;
+  const rows = vms.map(({ vm, state, revision }) => [
+    vm,
+    state === 'running' ? output.style.green(state) : output.style.yellow(state),
+    String(revision),
+  ]);
+  const columns = [
+    { title: 'VM', widthMin: 8 },
+    { title: 'STATE' },
+    { title: 'REVISION', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

@@ -71,7 +71,10 @@ async function up(options: UpOptions, context: CommandContext): Promise<void> {
       ? { takeOutput: (_name: string, chunk: Buffer) => output.remark(String(chunk).trimEnd()) }
       : {}),
   });
-  const signals = listenForStop(clock, { stopNow: () => instance.stopNow() });
+  const signals = listenForStop(clock, {
+    stopNow: () => instance.stopNow(),
+    watchesParent: false,
+  });
   try {
     await instance.start();
     for (const line of banner(instance.status(), options, context)) await output.line(line);

@@ -4,7 +4,11 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 
 import { ConfigError, parseConfig } from '../../common/config/load-config.ts';
-import { vmAnswerSchema, vmListAnswerSchema } from '../../common/control/collector-answer.ts';
+import {
+  collectorPaths,
+  vmAnswerSchema,
+  vmListAnswerSchema,
+} from '../../common/control/collector-answer.ts';
 import { vmDescriptorSchema, type VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { connectClients } from '../clients.ts';
 import type { CommandContext, GlobalOptions } from '../context.ts';
@@ -76,14 +80,10 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .argument('<vm>', 'id of the VM')
     .action(async (id: string, _options: unknown, self: Command) => {
       const { collector } = connectClients(context, self.optsWithGlobals<VmOptions>());
-      await collector.call('DELETE', vmPath(id), undefined, z.unknown());
+      await collector.call('DELETE', collectorPaths.vm(id), undefined, z.unknown());
       context.output.remark(`${id} is measured no longer`);
     });
   examples(remove, [['isobar vm remove vm1', '']]);
-}
-
-function vmPath(id: string): string {
-  return `/v1/vms/${encodeURIComponent(id)}`;
 }
 
 async function fetchVm(
@@ -92,20 +92,20 @@ async function fetchVm(
   context: CommandContext,
 ): Promise<VmDescriptor> {
   const { collector } = connectClients(context, options);
-  return collector.get(vmPath(id), vmAnswerSchema);
+  return collector.get(collectorPaths.vm(id), vmAnswerSchema);
 }
 
 async function addVm(file: string, options: VmOptions, context: CommandContext): Promise<void> {
   const descriptor = parseConfig(vmDescriptorSchema, await readDocument(file, context), file);
   const { collector } = connectClients(context, options);
-  const added = await collector.call('POST', '/v1/vms', descriptor, vmAnswerSchema);
+  const added = await collector.call('POST', collectorPaths.vms, descriptor, vmAnswerSchema);
   if (options.json === true) await context.output.line(JSON.stringify(added));
   else context.output.remark(`${added.id} is measured from now on (revision ${added.revision})`);
 }
 
 async function listVms(options: VmOptions, context: CommandContext): Promise<void> {
   const { collector } = connectClients(context, options);
-  const { vms } = await collector.get('/v1/vms', vmListAnswerSchema);
+  const { vms } = await collector.get(collectorPaths.vms, vmListAnswerSchema);
   if (options.json === true) {
     for (const descriptor of vms) await context.output.line(JSON.stringify(descriptor));
     return;
@@ -142,19 +142,24 @@ async function setMonitoring(
   const document = await readDocument(file, context);
   const isDescriptor =
     typeof document === 'object' && document !== null && 'monitoring' in document;
-  let change: { readonly revision: number; readonly monitoring: unknown };
+  let change: { readonly expectedRevision: number; readonly monitoring: unknown };
   if (isDescriptor) {
     const descriptor = parseConfig(vmDescriptorSchema, document, file);
     if (descriptor.id !== id) {
       throw new UsageError(`${file} describes ${descriptor.id}, not ${id}`);
     }
-    change = { revision: descriptor.revision, monitoring: descriptor.monitoring };
+    change = { expectedRevision: descriptor.revision, monitoring: descriptor.monitoring };
   } else {
     const monitoring = parseConfig(vmDescriptorSchema.shape.monitoring, document, file);
-    change = { revision: parseRevision(options.revision, file), monitoring };
+    change = { expectedRevision: parseRevision(options.revision, file), monitoring };
   }
   const { collector } = connectClients(context, options);
-  const changed = await collector.call('PUT', `${vmPath(id)}/monitoring`, change, vmAnswerSchema);
+  const changed = await collector.call(
+    'PUT',
+    collectorPaths.monitoring(id),
+    change,
+    vmAnswerSchema,
+  );
   if (options.json === true) await context.output.line(JSON.stringify(changed));
   else context.output.remark(`${id} is at revision ${changed.revision}`);
 }

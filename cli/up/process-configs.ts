@@ -31,7 +31,6 @@ export function processConfigs(settings: UpSettings): ProcessConfigs {
     hostCollector: {
       dataDirectory: join(directory.path, 'host-collector'),
       controlSocket: sockets.hostCollector,
-      mqtt: { port: mqttPort },
     },
     primarySite: {
       dataDirectory: join(directory.path, 'primary-site'),

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { Hono } from 'hono';
 
-import { vmAnswerSchema } from '../../common/control/collector-answer.ts';
+import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient, ControlError } from '../../common/control/control-client.ts';
 import { ControlServer } from '../../common/control/control-server.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
@@ -191,7 +191,7 @@ class MachineRegistration implements Service {
   async start(): Promise<void> {
     const descriptor = machineDescriptor(this.#hostName, this.#directory.sockets.guestChannel);
     try {
-      await this.#collector.call('POST', '/v1/vms', descriptor, vmAnswerSchema);
+      await this.#collector.call('POST', collectorPaths.vms, descriptor, vmAnswerSchema);
     } catch (error) {
       if (!(error instanceof ControlError) || error.peerCode !== 'vm-exists') throw error;
     }

@@ -1,9 +1,35 @@
 import { z } from 'zod';
 
 import { vmDescriptorSchema } from '../wire/vm-descriptor.ts';
+import { stageCountsSchema } from './stage-answer.ts';
 
-/** GET /v1/vms/ID, and the answer to POST /v1/vms and PUT /v1/vms/ID/monitoring. */
+/** Where the host collector's control API has what. */
+export const collectorPaths = {
+  /** GET lists, POST adds a descriptor. */
+  vms: '/vms',
+  /** GET, DELETE */
+  vm: (id: string): string => `/vms/${encodeURIComponent(id)}`,
+  /** PUT `{expectedRevision, monitoring}`: compare-and-set. */
+  monitoring: (id: string): string => `/vms/${encodeURIComponent(id)}/monitoring`,
+  /** GET */
+  status: '/status',
+} as const;
+
+/** One descriptor: the answer to GET and POST, and to PUT of its monitoring part. */
 export const vmAnswerSchema = vmDescriptorSchema;
 
-/** GET /v1/vms */
 export const vmListAnswerSchema = z.object({ vms: z.array(vmDescriptorSchema) });
+
+export const collectorStatusSchema = z.looseObject({
+  /** Stages that all VMs share. */
+  stages: z.record(z.string(), stageCountsSchema).default({}),
+  vms: z.array(
+    z.looseObject({
+      vm: z.string(),
+      revision: z.int().positive(),
+      vmState: z.string(),
+      /** Rows and samples in, deliveries out. */
+      origin: stageCountsSchema,
+    }),
+  ),
+});

@@ -12,17 +12,18 @@ export const processAnswerSchema = z.object({
 export type ProcessAnswer = z.output<typeof processAnswerSchema>;
 export const processPath = '/v1/process';
 
-/** The body of every answer with a status of 400 or above. */
-export const errorAnswerSchema = z.object({
-  error: z.object({
-    /** What programs branch on: `vm-unknown`, `revision-conflict`. */
-    code: z.string(),
-    /** What a person reads: it says what to do. */
-    message: z.string(),
-    /** Each thing wrong with a document that was sent. */
-    problems: z
-      .array(z.object({ path: z.string(), value: z.string(), rule: z.string() }))
-      .optional(),
-  }),
+const errorSchema = z.object({
+  /** What programs branch on: `vm-unknown`, `revision-conflict`. */
+  code: z.string(),
+  /** What a person reads: it says what to do. */
+  message: z.string(),
+  /** Each thing wrong with a document that was sent. */
+  problems: z.array(z.object({ path: z.string(), value: z.string(), rule: z.string() })).optional(),
 });
+
+/** The body of every answer with a status of 400 or above; an API may leave the envelope out. */
+export const errorAnswerSchema = z.union([
+  z.object({ error: errorSchema }),
+  errorSchema.transform((error) => ({ error })),
+]);
 export type ErrorAnswer = z.output<typeof errorAnswerSchema>;

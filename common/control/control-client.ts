@@ -137,6 +137,8 @@ export class ControlClient {
           path,
           headers: payload === undefined ? {} : { 'content-type': 'application/json' },
           timeout: silenceMaxMs,
+          // A connection of its own: a kept one may lead to a server that was restarted since.
+          agent: false,
           ...(signal === undefined ? {} : { signal }),
         },
         resolve,

@@ -13,15 +13,9 @@ export const jsonValueSchema = z.union([
   z.strictObject({ integer: z.string().regex(/^-?\d{1,19}$/) }),
   z.strictObject({ base64: z.base64() }),
 ]);
-export type JsonValue = z.output<typeof jsonValueSchema>;
+type JsonValue = z.output<typeof jsonValueSchema>;
 
-export function toJsonValue(value: Value): JsonValue {
-  if (typeof value === 'bigint') return { integer: String(value) };
-  if (value instanceof Uint8Array) return { base64: Buffer.from(value).toString('base64') };
-  return value;
-}
-
-/** The inverse of {@link toJsonValue}. */
+/** The Value that `value` stands for. */
 export function fromJsonValue(value: JsonValue): Value {
   if (typeof value !== 'object' || value === null) return value;
   if ('integer' in value) return BigInt(value.integer);

@@ -2,6 +2,7 @@ import { z } from 'zod';
 
 import { formats } from '../wire/monitoring-specifier.ts';
 import { jsonValueSchema } from './json-value.ts';
+import { stageStatusSchema } from './stage-answer.ts';
 
 /** One measurement, or one window's processed value, as the reader's API gives it: a line of /v1/watch. */
 export const readingSchema = z.object({
@@ -36,4 +37,10 @@ export const dataPointsAnswerSchema = z.object({
   dataPoints: z.array(
     z.object({ vm: z.string(), dataPoint: z.string(), newestTimeUs: z.int().nullable() }),
   ),
+});
+
+/** GET /v1/status */
+export const readerStatusSchema = stageStatusSchema.extend({
+  /** False while the producer does not answer: what is stored can be read, nothing new comes. */
+  isLive: z.boolean().default(true),
 });

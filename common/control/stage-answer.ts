@@ -15,4 +15,3 @@ export const stageCountsSchema: z.ZodType<StageCounts> = z.object({
 export const stageStatusSchema = z.looseObject({
   stages: z.record(z.string(), stageCountsSchema).default({}),
 });
-export type StageStatus = z.output<typeof stageStatusSchema>;

@@ -213,7 +213,11 @@ describe('isobar status', () => {
     const apps = {
       up: answer(up),
       primarySite: answer({ stages: {} }),
-      hostCollector: answer({ stages: {}, vms: [] }),
+      hostCollector: new Hono().get('/status', (context) =>
+        context.json({
+          vms: [{ vm: 'vm1', revision: 2, vmState: 'running', origin: stages.stages.capture }],
+        }),
+      ),
       guestAgent: answer(stages),
     };
     await withInstance(apps, async (run) => {
@@ -222,11 +226,18 @@ describe('isobar status', () => {
       expect(exitCode).toBe(0);
       expect(lines).toContain('PROCESS      PID    STARTED  RESTARTS');
       expect(lines).toContain('guest-agent   17  5.0 s ago         0');
-      expect(lines.at(-1)).toBe('guest-agent  capture     1,234      1,234        0       1  4 ms');
+      expect(lines).toContain('vm1  running         2');
+      expect(lines).toContain(
+        'guest-agent     capture        1,234      1,234        0       1  4 ms',
+      );
       const json = await run(['status', '--json']);
       expect(JSON.parse(json.lines[0]!)).toMatchObject({
         up: { mount: '/data/mount' },
-        stages: [{ process: 'guest-agent', stage: 'capture', accepted: 1_234, lagMs: 4.2 }],
+        vms: [{ vm: 'vm1', state: 'running', revision: 2 }],
+        stages: [
+          { process: 'guest-agent', stage: 'capture', accepted: 1_234, lagMs: 4.2 },
+          { process: 'host-collector', stage: 'origin vm1' },
+        ],
         problems: [],
       });
     });
@@ -248,15 +259,15 @@ describe('isobar vm', () => {
   /** A collector with one VM that compares and sets as the real one does. */
   function collector(changes: unknown[]): Hono {
     const app = new Hono();
-    app.get('/v1/vms', (context) => context.json({ vms: [descriptor] }));
-    app.get('/v1/vms/vm1', (context) => context.json(descriptor));
-    app.put('/v1/vms/vm1/monitoring', async (context) => {
-      const change: { revision: number } = await context.req.json();
+    app.get('/vms', (context) => context.json({ vms: [descriptor] }));
+    app.get('/vms/vm1', (context) => context.json(descriptor));
+    app.put('/vms/vm1/monitoring', async (context) => {
+      const change: { expectedRevision: number } = await context.req.json();
       changes.push(change);
-      if (change.revision !== descriptor.revision) {
+      if (change.expectedRevision !== descriptor.revision) {
         throw new OperatingError(
           'revision-conflict',
-          `vm1 is at revision 1, not ${change.revision}: show it again and repeat your change`,
+          `vm1 is at revision 1, not ${change.expectedRevision}: show it again and repeat your change`,
         );
       }
       return context.json({ ...descriptor, revision: 2 });
@@ -276,7 +287,7 @@ describe('isobar vm', () => {
   });
 
   test('set-monitoring sends what show printed, with its revision', async () => {
-    const changes: { revision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
+    const changes: { expectedRevision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
     await withInstance({ hostCollector: collector(changes) }, async (run) => {
       const shown = await run(['vm', 'show', 'vm1']);
       const standardInput = shown.lines.join('\n');
@@ -285,7 +296,7 @@ describe('isobar vm', () => {
       });
       expect({ exitCode, remarks }).toEqual({ exitCode: 0, remarks: ['vm1 is at revision 2'] });
     });
-    expect(changes).toEqual([{ revision: 1, monitoring: descriptor.monitoring }]);
+    expect(changes).toEqual([{ expectedRevision: 1, monitoring: descriptor.monitoring }]);
   });
 
   test('a change made from an older revision is refused with the reason', async () => {
@@ -348,7 +359,7 @@ describe('isobar completion', () => {
         dataPoints: [{ vm: 'vm1', dataPoint: 'kpi/users/column1', newestTimeUs: null }],
       }),
     );
-    const hostCollector = new Hono().get('/v1/vms', (context) =>
+    const hostCollector = new Hono().get('/vms', (context) =>
       context.json({ vms: [machineDescriptor('vm1', '/run/x')] }),
     );
     await withInstance({ primarySite, hostCollector }, async (_run, path) => {
