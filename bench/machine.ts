@@ -78,6 +78,11 @@ export function usageOf(pid: number): ProcessUsage {
   return { cpuUs, residentBytes };
 }
 
+/** The first descendant of `pid` whose command line holds `text`. */
+export function findDescendant(pid: number, text: string): number | undefined {
+  return processTree(pid).find((member) => readProc(member, 'cmdline').includes(text));
+}
+
 /** `pid` and its descendants. */
 function processTree(pid: number): readonly number[] {
   const children = readProc(pid, `task/${pid}/children`).trim();

@@ -16,11 +16,17 @@ export interface RunningInstance extends AsyncDisposable {
   readonly directory: string;
   /** The process that all others descend from. */
   readonly pid: number;
+  /** Where VMs are registered. */
+  readonly collectorSocketPath: string;
   /** Follows a pattern of data points as `isobar watch --json` does; every reading is handed to `take`. */
   watch(pattern: string, take: (reading: WatchedReading) => void): AsyncDisposable;
 }
 
-const watchedReadingSchema = z.object({ dataPoint: z.string(), value: z.unknown() });
+const watchedReadingSchema = z.object({
+  vm: z.string(),
+  dataPoint: z.string(),
+  value: z.unknown(),
+});
 export type WatchedReading = z.output<typeof watchedReadingSchema> & {
   /** When the line arrived here; the clock of bench/writer.c's stamps. */
   readonly receivedAtMs: number;
@@ -43,6 +49,7 @@ export async function startInstance(diskPath: string): Promise<RunningInstance> 
   return {
     directory: join(dataPath, 'mount', 'unencrypted'),
     pid: up.pid,
+    collectorSocketPath: join(dataPath, 'run', 'host-collector.sock'),
     watch: (pattern, take) => watch(entry, dataPath, pattern, take),
     [Symbol.asyncDispose]: () => up[Symbol.asyncDispose](),
   };

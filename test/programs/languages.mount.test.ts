@@ -103,7 +103,7 @@ describePrograms('Languages', (mount, programTest) => {
   });
 
   programTest('Node: a write stream is one save, an appending stream is lines', [], async () => {
-    const entry = compiledEntry('test/support/programs/stream-writer.ts');
+    const entry = compiledEntry('test/support/stream-writer-fixture.ts');
     await mustRun(process.execPath, [entry, mount.path('node-stream'), 'w', 'cpu,mem', '1,2']);
     await mount.expectRows('node-stream', [saved]);
     await mustRun(process.execPath, [entry, mount.path('node-lines'), 'a', '1', '2']);
