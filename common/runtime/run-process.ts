@@ -4,7 +4,7 @@ import { z } from 'zod';
 
 import { ConfigError, exitCodeConfig, loadConfig } from '../config/load-config.ts';
 import { SystemClock, type Clock } from './clock.ts';
-import { createLog, logLevels, type Log } from './log.ts';
+import { createLog, logLevels, type Log, type LogLevel } from './log.ts';
 import { OperatingError } from './operating-error.ts';
 import { packageVersion } from './package-root.ts';
 import { SystemRandom, type Random } from './random.ts';
@@ -16,6 +16,8 @@ export interface ProcessDependencies {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** For threads, which make their own logs. */
+  readonly logLevel: LogLevel;
   /** Stops the process in order, as a first signal does; `reason` goes into its log. */
   readonly requestStop: (reason: string) => void;
 }
@@ -77,7 +79,13 @@ export async function runProcess<Schema extends z.ZodType>(
     });
     const { request: requestStop } = signals;
     const random = new SystemRandom();
-    const service = program.build(config, { clock, random, log, requestStop });
+    const service = program.build(config, {
+      clock,
+      random,
+      log,
+      logLevel: options.logLevel,
+      requestStop,
+    });
     crashOnUncaught(log);
     await runUntilStopped(service, signals, log, tellsParent);
   } catch (error) {

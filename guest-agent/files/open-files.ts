@@ -17,6 +17,9 @@ export interface Budgets {
   readonly scratch: ByteBudget;
 }
 
+/** Handles are below 2^48, and begin at another number in each process; the wall clock's µs need 51 bits. */
+const handleBaseMax = 2 ** 47;
+
 /**
  * Open handles and the decision when their bytes become a save or an append (DESIGN: "Durable before close returns",
  * "Published at the end of the save", "Loggers"). Handle ids are never those of a former process.
@@ -45,7 +48,7 @@ export class OpenFiles {
     this.#tree = tree;
     this.#budgets = budgets;
     this.#options = options;
-    this.#baseId = parts.clock.wallUs();
+    this.#baseId = parts.clock.wallUs() % handleBaseMax;
   }
 
   get openCount(): number {

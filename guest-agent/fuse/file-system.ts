@@ -15,6 +15,7 @@ export const deferred: Result = -1_000_000;
 export type ReplyToken = bigint;
 /** A node that the kernel knows; 1 is the root. Stable for persistent files over restarts of the agent. */
 export type NodeId = number;
+/** Below 2^48: backends keep bits of their own beside it in the kernel's 64. */
 export type HandleId = number;
 
 export interface Caller {
