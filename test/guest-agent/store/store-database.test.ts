@@ -8,7 +8,7 @@ import { DatabaseContentReader } from '../../../guest-agent/store/database-conte
 import { StoreReader } from '../../../guest-agent/store/store-reader.ts';
 import { appendOf, saveOf, StoreFixture } from '../../support/store-fixture.ts';
 
-const { ENOSPC } = constants.errno;
+const { EAGAIN, ENOSPC } = constants.errno;
 
 describe('database identity: "new when it is created, restored, cloned or rolled back"', () => {
   test('a restart keeps the generation', () => {
@@ -147,6 +147,31 @@ describe('size bound: "acknowledged rows are pruned first, then the oldest unack
     }
     expect(results[0]).toBe(0);
     expect(results.at(-1)).toBe(-ENOSPC);
+  });
+});
+
+describe('readers with the sqlite3 shell', () => {
+  test('one that pins the WAL costs EAGAIN once walBytesMax is used up, and nothing after it ends', () => {
+    using store = new StoreFixture({
+      walBytesMax: 2 ** 20,
+      databaseBytesMax: 2 ** 23,
+      busyMaxMs: 5,
+    });
+    const save = (): number => {
+      const [outcome] = store.engine.apply([saveOf('a', `"${'x'.repeat(20_000)}"`)]);
+      store.engine.afterReplies();
+      return outcome?.result ?? 0;
+    };
+    expect(save()).toBe(0);
+    store.withDatabase((shell) => {
+      shell.exec('BEGIN');
+      shell.prepare('SELECT count(*) FROM a').get();
+      const results = Array.from({ length: 100 }, save);
+      expect(results[0]).toBe(0);
+      expect(results.at(-1)).toBe(-EAGAIN);
+      shell.exec('COMMIT');
+      expect(Array.from({ length: 5 }, save)).toEqual([0, 0, 0, 0, 0]);
+    });
   });
 });
 
