@@ -153,7 +153,9 @@ export class Supervisor implements Service {
     const timedOut = this.#clock
       .sleep(this.#options.readyTimeoutMs, timer.signal)
       .then(() => 'timeout' as const);
-    timedOut.catch(() => {});
+    timedOut.catch(() => {
+      // Cancelled below: the race is over by then.
+    });
     const outcome = await Promise.race([ready, agent.exited, timedOut]);
     timer.abort();
     if (outcome !== 'ready') {
@@ -162,7 +164,9 @@ export class Supervisor implements Service {
     }
     this.#supervision = this.#supervise(agent);
     // Whoever wants to know calls `finished`; an end that nobody asks about is in the log.
-    this.#supervision.catch(() => {});
+    this.#supervision.catch(() => {
+      // Logged where it happened.
+    });
   }
 
   async #supervise(first: AgentProcess): Promise<void> {
@@ -212,7 +216,9 @@ export class Supervisor implements Service {
   async #backOff(): Promise<boolean> {
     if (this.#failuresInRow <= 1) return true;
     const delayMs = backoffDelayMs(restartPolicy, this.#failuresInRow - 2, this.#random);
-    await this.#clock.sleep(delayMs, this.#stopping.signal).catch(() => {});
+    await this.#clock.sleep(delayMs, this.#stopping.signal).catch(() => {
+      // Aborted by a stop, which the next line tells.
+    });
     return !this.#stopping.signal.aborted;
   }
 

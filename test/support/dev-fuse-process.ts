@@ -8,10 +8,10 @@ import { mountFuse } from '../../guest-agent/fuse/mount/fuse-mount.ts';
 import type { FuseThreadData, FuseThreadMessage } from './fuse-thread.ts';
 
 /**
- * A process of its own for the dev-fuse backend: `dev-fuse-process.js <mount path> <refused name> <errno>`.
+ * A process of its own for the dev-fuse backend: `dev-fuse-process.js <mount path> <refused name> <errno> [declined2]`.
  * Prints "ready" and unmounts on SIGTERM. Dirty flushes are answered by the main thread, in the store thread's place.
  */
-const [, , mountPath = '', refusedName = '', refusedWith = '0'] = process.argv;
+const [, , mountPath = '', refusedName = '', refusedWith = '0', declined2 = '0'] = process.argv;
 const mount = await mountFuse(mountPath, { clock: new SystemClock() });
 const descriptor = mount.inheritance.stdio;
 if (typeof descriptor !== 'number') throw new Error('this process must run as root');
@@ -20,6 +20,7 @@ const workerData: FuseThreadData = {
   descriptor,
   takeover: null,
   refusedNames: [[refusedName, Number(refusedWith)]],
+  declined2: Number(declined2),
   defers: true,
 };
 const thread = new Worker(compiledEntry('test/support/fuse-thread.ts'), { workerData });

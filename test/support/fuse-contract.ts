@@ -32,6 +32,7 @@ import {
   type BackendName,
   capabilitiesOf,
 } from '../../guest-agent/fuse/backend-capability.ts';
+import { eventually } from './eventually.ts';
 import { type MountedBackend, mountObstacle, refusedSave } from './mounted-backend.ts';
 
 // oxlint-disable-next-line typescript/strict-void-return -- promisify has a type of its own for execFile
@@ -60,11 +61,12 @@ function fresh(): string {
 export function describeFuseContract(
   backend: BackendName,
   mount: () => Promise<MountedBackend>,
+  variant = '',
 ): void {
   const obstacle = mountObstacle();
   const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
 
-  describe.skipIf(obstacle !== undefined)(`${backend}${skipped}`, () => {
+  describe.skipIf(obstacle !== undefined)(`${backend}${variant}${skipped}`, () => {
     beforeAll(async () => {
       mounted = await mount();
     });
@@ -73,6 +75,7 @@ export function describeFuseContract(
     });
     describeContent();
     describeNames();
+    describeReferences();
     describePrograms();
     describeCapabilities(backend);
   });
@@ -216,6 +219,18 @@ function describeNames(): void {
     utimesSync(file, atSeconds, atSeconds);
     expect(statSync(file).mtimeMs).toBe(atSeconds * 1_000);
     expect(statfsSync(directory).blocks).toBeGreaterThan(statfsSync(directory).bfree);
+  });
+}
+
+function describeReferences(): void {
+  test('the file system is told when the kernel forgets: removed files leave nothing behind', async () => {
+    const directory = fresh();
+    const freeBefore = statfsSync(directory).ffree;
+    for (let index = 0; index < 200; index += 1) writeFileSync(join(directory, `f${index}`), 'x');
+    expect(readdirSync(directory, { withFileTypes: true })).toHaveLength(200);
+    expect(statfsSync(directory).ffree).toBe(freeBefore - 200);
+    for (let index = 0; index < 200; index += 1) unlinkSync(join(directory, `f${index}`));
+    await eventually(() => statfsSync(directory).ffree === freeBefore, { timeoutMs: 5_000 });
   });
 }
 

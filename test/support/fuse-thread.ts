@@ -16,6 +16,8 @@ export interface FuseThreadData {
   readonly takeover: Takeover | null;
   /** Names whose save is refused, with the negated errno. */
   readonly refusedNames: readonly (readonly [string, number])[];
+  /** Bits of initFlag2 to decline, as if the kernel were older. */
+  readonly declined2: number;
   /** Dirty flushes are handed to the thread's parent, to be answered through a DevFuseReplySink. */
   readonly defers: boolean;
 }
@@ -42,6 +44,7 @@ const end = runDevFuseSession({
   log: { ...silentLog, error: (event, fields) => console.error(event, fields) },
   counters,
   ...(data.takeover === null ? {} : { takeover: data.takeover }),
+  declined2: data.declined2,
   onNegotiated: (negotiation) => tell({ type: 'negotiated', negotiation }),
 });
 tell({ type: 'ended', end, failed: counters.failed });

@@ -26,13 +26,22 @@ export function mountObstacle(): string | undefined {
   return existsSync('/dev/fuse') ? undefined : 'needs /dev/fuse';
 }
 
-/** Mounts a MemoryFileSystem through `backend`; disposal unmounts, and fails when the process did not end well. */
-export async function mountBackend(backend: BackendName): Promise<MountedBackend> {
+/**
+ * Mounts a MemoryFileSystem through `backend`; disposal unmounts, and fails when the process did not end well.
+ * `declined2` (dev-fuse): bits of initFlag2 to decline, as if the kernel were older.
+ */
+export async function mountBackend(backend: BackendName, declined2 = 0): Promise<MountedBackend> {
   const directory = temporaryDirectory();
   const path = join(directory.path, 'mount');
   const child = spawn(
     process.execPath,
-    [compiledEntry(entries[backend]), path, refusedSave.name, String(refusedSave.errno)],
+    [
+      compiledEntry(entries[backend]),
+      path,
+      refusedSave.name,
+      String(refusedSave.errno),
+      String(declined2),
+    ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   const exited = new Promise<number | null>((resolve) => {

@@ -29,6 +29,7 @@ function serve(message: {
     descriptor: message.descriptor,
     takeover: message.takeover,
     refusedNames: [],
+    declined2: 0,
     // The second agent of a connection answers what the first one left.
     defers: behaviour === 'hold' && message.takeover === null,
   };

@@ -33,6 +33,8 @@ export interface DevFuseSessionOptions {
   readonly counters: StageCounters;
   /** Absent on a connection that has had no agent yet: the first request is INIT. */
   readonly takeover?: Takeover;
+  /** Bits of initFlag2 not to take though the kernel offers them: behaves as on an older kernel. */
+  readonly declined2?: number;
   /** Called once, before the reply to INIT goes out: the mount can be used when it has. */
   readonly onNegotiated?: (negotiation: Negotiation) => void;
 }
@@ -70,6 +72,7 @@ class DevFuseSession {
       directories: new DirectoryHandles(),
       incarnation: options.takeover?.incarnation ?? 0,
       negotiation: options.takeover?.negotiation,
+      declined2: options.declined2 ?? 0,
     });
   }
 

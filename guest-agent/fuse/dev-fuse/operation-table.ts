@@ -66,7 +66,7 @@ function indexByOpcode(): (Operation | undefined)[] {
 }
 
 function initialize(session: SessionState, request: RequestMessage): number {
-  const agreed = negotiate(request);
+  const agreed = negotiate(request, session.declined2);
   if (typeof agreed === 'number') return session.reply.status(request, agreed);
   session.negotiation = agreed;
   return session.reply.init(request, agreed, decodeReadAheadBytes(request));

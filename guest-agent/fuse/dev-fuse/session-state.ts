@@ -24,6 +24,8 @@ export class SessionState {
   /** Which agent on this connection this is, below `incarnationsMax`. */
   readonly incarnation: number;
   negotiation: Negotiation | undefined;
+  /** Bits of initFlag2 not to take at INIT. */
+  readonly declined2: number;
   /** Writable handles of each node that has any; as many as the file system lets be open. */
   readonly #writers = new Map<NodeId, number>();
 
@@ -33,12 +35,14 @@ export class SessionState {
     readonly directories: DirectoryHandles;
     readonly incarnation: number;
     readonly negotiation: Negotiation | undefined;
+    readonly declined2: number;
   }) {
     this.fileSystem = parts.fileSystem;
     this.reply = parts.reply;
     this.directories = parts.directories;
     this.incarnation = parts.incarnation;
     this.negotiation = parts.negotiation;
+    this.declined2 = parts.declined2;
   }
 
   /** Kernels before 6.6 refuse to map FOPEN_DIRECT_IO handles shared. */

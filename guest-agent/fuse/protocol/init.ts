@@ -70,16 +70,21 @@ const flags2Wanted = initFlag2.directIoAllowsMmap | initFlag2.resend;
 /**
  * Chooses from what the kernel offers in struct fuse_init_in {major, minor, max_readahead, flags, flags2}.
  * -EPROTO for another major version or one before 7.31 (Linux 5.4). POSIX_LOCKS and FLOCK_LOCKS are not taken:
- * locks stay in the kernel. Nor is WRITEBACK_CACHE: writes would arrive late and under a guessed handle.
+ * locks stay in the kernel. Nor is WRITEBACK_CACHE: writes would arrive late and under a guessed handle. Bits of initFlag2
+ * in `declined2` are not taken either.
  */
-export function negotiate(message: RequestMessage): Negotiation | Result {
+export function negotiate(message: RequestMessage, declined2 = 0): Negotiation | Result {
   const body = requestHeaderBytes;
   if (!message.hasBody(16)) return -errno.EINVAL;
   const kernelMinor = message.u32(body + 4);
   if (message.u32(body) !== 7 || kernelMinor < minorMin) return -errno.EPROTO;
   const offered = message.u32(body + 12);
   const offered2 = (offered & initFlag.extended) === 0 ? 0 : message.u32(body + 16);
-  return { kernelMinor, flags: offered & flagsWanted, flags2: offered2 & flags2Wanted };
+  return {
+    kernelMinor,
+    flags: offered & flagsWanted,
+    flags2: offered2 & flags2Wanted & ~declined2,
+  };
 }
 
 /** struct fuse_init_out behind a reply header, 64 bytes; `readAheadBytes` is the kernel's own offer. */

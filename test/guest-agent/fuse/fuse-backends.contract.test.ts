@@ -1,5 +1,11 @@
+import { initFlag2 } from '../../../guest-agent/fuse/protocol/init.ts';
 import { describeFuseContract } from '../../support/fuse-contract.ts';
 import { mountBackend } from '../../support/mounted-backend.ts';
 
 describeFuseContract('dev-fuse', () => mountBackend('dev-fuse'));
+describeFuseContract(
+  'dev-fuse',
+  () => mountBackend('dev-fuse', initFlag2.directIoAllowsMmap | initFlag2.resend),
+  ' with what kernels before 6.6 offer',
+);
 describeFuseContract('fuse-native', () => mountBackend('fuse-native'));

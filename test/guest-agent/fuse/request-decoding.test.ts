@@ -62,6 +62,7 @@ function session(): SessionState {
     directories: new DirectoryHandles(),
     incarnation: 0,
     negotiation: undefined,
+    declined2: 0,
   });
 }
 
