@@ -42,7 +42,11 @@ const statusByCode = {
  * Errors are `{error: {code, message, problems}}` with the codes of DescriptorError, `body-invalid`, `body-too-large`,
  * and `not-found`; others are the server's.
  */
-export function createControlApi(deps: { readonly vms: VmSupervisor }): Hono {
+export function createControlApi(deps: {
+  readonly vms: VmSupervisor;
+  /** Counts of what comes after the origin. */
+  readonly streamStages: () => Record<string, StageCounts>;
+}): Hono {
   const { vms } = deps;
   const api = new Hono();
   api.get('/v1/vms', (context) => context.json({ vms: vms.list() }));
@@ -59,9 +63,13 @@ export function createControlApi(deps: { readonly vms: VmSupervisor }): Hono {
     return context.json(vms.setMonitoring(context.req.param('vm'), revision, monitoring));
   });
   api.post('/v1/check', async (context) => context.json(checkDescriptor(await readBody(context))));
-  api.get('/v1/status', (context) =>
-    context.json({ vms: vms.status(), stages: stagesOf(vms.status()) }),
-  );
+  api.get('/v1/status', (context) => {
+    const statuses = vms.status();
+    return context.json({
+      vms: statuses,
+      stages: { ...stagesOf(statuses), ...deps.streamStages() },
+    });
+  });
   api.notFound((context) => {
     const message = `no such path: ${context.req.path}`;
     return context.json(errorBody('not-found', message), 404);
