@@ -3,41 +3,31 @@ import { join } from 'node:path';
 
 import type { Hono } from 'hono';
 
-import type { FrameAppender, FrameForwarder } from '../broker/ports.ts';
+import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { createLog, type Log } from '../common/runtime/log.ts';
+import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import { openDatabase, type Database } from '../common/sqlite/database.ts';
 import type { HostCollectorConfig } from './config.ts';
 import { createControlApi } from './control/control-api.ts';
 import { migrateCollector } from './origin/collector-schema.ts';
+import { mqttStreams } from './origin/mqtt-streams.ts';
 import { Origin } from './origin/origin.ts';
 import { MachineProbe } from './probes/machine-probe.ts';
 import { ProcessProbe } from './probes/process-probe.ts';
 import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
 import { DescriptorStore } from './vm/descriptor-store.ts';
+import { guestChannelClients } from './vm/guest-client.ts';
 import { VmSupervisor, type GuestClientFactory, type ProbeFactory } from './vm/vm-supervisor.ts';
 
-/** The stream log and transport that a collector stands on, all on the collector's database. */
-export interface StreamParts {
-  readonly appender: FrameAppender;
-  readonly forwarder: FrameForwarder;
-  /** Producer, embedded broker and the like; started before the origin, stopped after it. */
-  readonly services: readonly Service[];
-}
-
-/** What the collector is given from outside its folder; tests replace any of it. */
-export interface HostCollectorParts {
-  readonly makeStreams: (deps: {
-    readonly database: Database;
-    readonly clock: Clock;
-    readonly log: Log;
-  }) => StreamParts;
-  readonly makeGuest: GuestClientFactory;
-  /** Serves the control API; see `controlSocketPath`. */
-  readonly makeControlServer: (api: Hono, socketPath: string) => Service;
+/** What tests, and `isobar up`, may replace. */
+export interface HostCollectorOverrides {
+  readonly makeStreams?: typeof mqttStreams;
+  readonly makeGuest?: GuestClientFactory;
   readonly makeProbe?: ProbeFactory;
   readonly clock?: Clock;
+  readonly random?: Random;
   readonly log?: Log;
 }
 
@@ -60,16 +50,18 @@ export function controlSocketPath(config: HostCollectorConfig): string {
  */
 export function buildHostCollector(
   config: HostCollectorConfig,
-  parts: HostCollectorParts,
+  overrides: HostCollectorOverrides = {},
 ): HostCollector {
-  const clock = parts.clock ?? new SystemClock();
-  const log = parts.log ?? createLog('host-collector', config.logLevel);
+  const clock = overrides.clock ?? new SystemClock();
+  const random = overrides.random ?? new SystemRandom();
+  const log = overrides.log ?? createLog('host-collector', config.logLevel);
   mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
   const database = openDatabase(join(config.dataDirectory, 'collector.db'), {
     synchronous: config.synchronous,
   });
   migrateCollector(database);
-  const streams = parts.makeStreams({ database, clock, log });
+  const makeStreams = overrides.makeStreams ?? mqttStreams;
+  const streams = makeStreams({ database, clock, random, log }, config);
   const { revisionHorizonMs, closedWindowsMax, statusIntervalMs, probeIntervalMinMs } = config;
   const origin = new Origin(
     { database, appender: streams.appender, forwarder: streams.forwarder, clock, log },
@@ -83,13 +75,17 @@ export function buildHostCollector(
       store: new DescriptorStore(database),
       origin,
       clock,
-      makeGuest: parts.makeGuest,
-      makeProbe: parts.makeProbe ?? defaultProbes(clock),
+      makeGuest: overrides.makeGuest ?? guestChannelClients({ clock, log, random }),
+      makeProbe: overrides.makeProbe ?? defaultProbes(clock),
     },
     { probeIntervalMinMs },
   );
-  const api = createControlApi({ vms });
-  const control = parts.makeControlServer(api, controlSocketPath(config));
+  const api = createControlApi({ vms, streamStages: streams.stages });
+  const control = new ControlServer(
+    api,
+    { clock, log },
+    { name: 'host-collector', socketPath: controlSocketPath(config) },
+  );
   const service = new ServiceGroup('host-collector', [
     new DatabaseService(database),
     ...streams.services,

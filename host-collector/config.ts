@@ -20,6 +20,40 @@ export const hostCollectorConfigSchema = z.strictObject({
     .enum(['FULL', 'NORMAL'])
     .default('FULL')
     .describe('FULL: what was acknowledged to a guest survives a power cut. NORMAL: a crash only.'),
+  mqttUrl: z
+    .url({ protocol: /^mqtts?$/ })
+    .optional()
+    .describe('An external broker, mqtt://HOST:PORT. Default: a broker in this process.'),
+  mqttHost: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address on which the broker in this process listens; unused with mqttUrl.'),
+  mqttPort: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .default(1_883)
+    .describe(
+      'Port on which the broker in this process listens, 0: a free one; unused with mqttUrl.',
+    ),
+  relations: z
+    .array(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/))
+    .max(64)
+    .default(['primary-site'])
+    .describe('Neighbours that may subscribe, each by the name of its MQTT subtree.'),
+  logBytesMax: z
+    .int()
+    .min(1_048_576)
+    .default(1_073_741_824)
+    .describe(
+      'Size of the stream log, bytes; stored frames are pruned first, then the oldest, as lost.',
+    ),
+  logAgeMaxMs: z
+    .int()
+    .min(60_000)
+    .default(7 * 86_400_000)
+    .describe('Frames older than this are pruned, ms.'),
   statusIntervalMs: z
     .int()
     .min(100)

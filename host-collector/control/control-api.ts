@@ -1,18 +1,19 @@
 import { Hono, type Context } from 'hono';
 import { z } from 'zod';
 
-import { formatProblem } from '../../common/config/load-config.ts';
+import { formatProblem, type ConfigProblem } from '../../common/config/load-config.ts';
 import { OperatingError } from '../../common/runtime/operating-error.ts';
+import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import {
   checkDescriptor,
   DescriptorError,
   type DescriptorErrorCode,
 } from '../vm/descriptor-store.ts';
-import type { VmSupervisor } from '../vm/vm-supervisor.ts';
+import type { VmStatus, VmSupervisor } from '../vm/vm-supervisor.ts';
 
 const setMonitoringBody = z.strictObject({
   /** The revision that the change was made from. */
-  expectedRevision: z.int().positive(),
+  revision: z.int().positive(),
   monitoring: z.unknown(),
 });
 
@@ -30,41 +31,61 @@ const statusByCode = {
 /**
  * The collector's control API, served on a unix socket.
  *
- *     GET    /vms                    descriptors
- *     POST   /vms                    add: a descriptor                           201
- *     GET    /vms/:vm                one descriptor
- *     DELETE /vms/:vm                end its streams and forget it               204
- *     PUT    /vms/:vm/monitoring     {expectedRevision, monitoring}: compare-and-set
- *     POST   /check                  a descriptor: what is wrong with it, changing nothing
- *     GET    /status                 each VM's state, and what each stage counted
+ *     GET    /v1/vms                    descriptors
+ *     POST   /v1/vms                    add: a descriptor                           201
+ *     GET    /v1/vms/:vm                one descriptor
+ *     DELETE /v1/vms/:vm                end its streams and forget it               204
+ *     PUT    /v1/vms/:vm/monitoring     {revision, monitoring}: compare-and-set
+ *     POST   /v1/check                  a descriptor: what is wrong with it, changing nothing
+ *     GET    /v1/status                 each VM's state, and what each stage counted
  *
- * Errors are `{code, message, problems}` with the codes of DescriptorError, `body-invalid`, `body-too-large`,
- * `not-found` and `internal`.
+ * Errors are `{error: {code, message, problems}}` with the codes of DescriptorError, `body-invalid`, `body-too-large`,
+ * and `not-found`; others are the server's.
  */
-export function createControlApi(deps: { readonly vms: VmSupervisor }): Hono {
+export function createControlApi(deps: {
+  readonly vms: VmSupervisor;
+  /** Counts of what comes after the origin. */
+  readonly streamStages: () => Record<string, StageCounts>;
+}): Hono {
   const { vms } = deps;
   const api = new Hono();
-  api.get('/vms', (context) => context.json({ vms: vms.list() }));
-  api.post('/vms', async (context) => context.json(await vms.add(await readBody(context)), 201));
-  api.get('/vms/:vm', (context) => context.json(vms.read(context.req.param('vm'))));
-  api.delete('/vms/:vm', async (context) => {
+  api.get('/v1/vms', (context) => context.json({ vms: vms.list() }));
+  api.post('/v1/vms', async (context) => context.json(await vms.add(await readBody(context)), 201));
+  api.get('/v1/vms/:vm', (context) => context.json(vms.read(context.req.param('vm'))));
+  api.delete('/v1/vms/:vm', async (context) => {
     await vms.remove(context.req.param('vm'));
     return context.body(null, 204);
   });
-  api.put('/vms/:vm/monitoring', async (context) => {
+  api.put('/v1/vms/:vm/monitoring', async (context) => {
     const parsed = setMonitoringBody.safeParse(await readBody(context));
     if (!parsed.success) throw new BodyError('body-invalid', z.prettifyError(parsed.error));
-    const { expectedRevision, monitoring } = parsed.data;
-    return context.json(vms.setMonitoring(context.req.param('vm'), expectedRevision, monitoring));
+    const { revision, monitoring } = parsed.data;
+    return context.json(vms.setMonitoring(context.req.param('vm'), revision, monitoring));
   });
-  api.post('/check', async (context) => context.json(checkDescriptor(await readBody(context))));
-  api.get('/status', (context) => context.json({ vms: vms.status() }));
+  api.post('/v1/check', async (context) => context.json(checkDescriptor(await readBody(context))));
+  api.get('/v1/status', (context) => {
+    const statuses = vms.status();
+    return context.json({
+      vms: statuses,
+      stages: { ...stagesOf(statuses), ...deps.streamStages() },
+    });
+  });
   api.notFound((context) => {
     const message = `no such path: ${context.req.path}`;
-    return context.json({ code: 'not-found', message, problems: [] }, 404);
+    return context.json(errorBody('not-found', message), 404);
   });
   api.onError((error, context) => answerError(error, context));
   return api;
+}
+
+/** One stage for each VM, named so that many collectors' tables read alike. */
+function stagesOf(statuses: readonly VmStatus[]): Record<string, StageCounts> {
+  return Object.fromEntries(
+    statuses.flatMap(({ vm, origin, guest }) => [
+      [`origin ${vm}`, origin],
+      ...(guest === null ? [] : [[`guest channel ${vm}`, guest] as const]),
+    ]),
+  );
 }
 
 class BodyError extends OperatingError<'body-invalid' | 'body-too-large'> {
@@ -89,13 +110,22 @@ function answerError(error: Error, context: Context): Response {
     const { code, message, problems } = error;
     const lines = problems.map((problem) => formatProblem(problem));
     return context.json(
-      { code, message: [message, ...lines].join('\n'), problems },
+      errorBody(code, [message, ...lines].join('\n'), problems),
       statusByCode[code],
     );
   }
   if (error instanceof BodyError) {
-    const { code, message } = error;
-    return context.json({ code, message, problems: [] }, code === 'body-too-large' ? 413 : 400);
+    const status = error.code === 'body-too-large' ? 413 : 400;
+    return context.json(errorBody(error.code, error.message), status);
   }
-  return context.json({ code: 'internal', message: error.message, problems: [] }, 500);
+  // The server that this API is mounted on logs what nobody expected.
+  throw error;
+}
+
+function errorBody(
+  code: string,
+  message: string,
+  problems: readonly ConfigProblem[] = [],
+): { readonly error: object } {
+  return { error: { code, message, problems } };
 }

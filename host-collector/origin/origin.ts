@@ -154,19 +154,19 @@ export class Origin implements Service {
     const member = this.#members.get(vm);
     if (member === undefined) return undefined;
     return {
+      setClock: (clock) => {
+        member.origin.setClock(clock);
+      },
       cursor: (area) => member.origin.cursor(area),
-      connected: (generations) => {
-        this.#put(vm, { kind: 'connected', generations });
-        // The cursor must be the new one when this returns, as the client asks for it next.
-        this.#commit();
+      connected: () => {
         this.setVmState(vm, 'running');
+      },
+      generation: (area, generation) => {
+        this.#put(vm, { kind: 'generation', area, generation });
       },
       rows: (batch) => this.#takeRows(vm, batch),
       watermark: (guestTimeUs) => {
         this.#put(vm, { kind: 'watermark', guestTimeUs });
-      },
-      clockOffset: (offset) => {
-        this.#put(vm, { kind: 'clock-offset', offset });
       },
       disconnected: () => {
         this.setVmState(vm, 'silent');
@@ -281,7 +281,7 @@ export class Origin implements Service {
       cause,
     });
     for (const member of members) {
-      // Rows come again by themselves; a plan, an offset or a watermark must not be forgotten.
+      // Rows come again by themselves; a plan, a generation or a watermark must not be forgotten.
       member.inbox = member.inbox.filter(({ kind }) => keptKinds.has(kind));
       member.nextStatusMs = this.#deps.clock.monotonicMs() + this.#options.statusIntervalMs;
       member.origin.load();
@@ -309,7 +309,7 @@ export class Origin implements Service {
   }
 }
 
-const keptKinds: ReadonlySet<OriginEvent['kind']> = new Set(['plan', 'clock-offset', 'connected']);
+const keptKinds: ReadonlySet<OriginEvent['kind']> = new Set(['plan', 'generation', 'watermark']);
 
 function rejectAll(member: Member, error: OriginError): void {
   const { waiting } = member;

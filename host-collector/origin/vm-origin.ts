@@ -10,11 +10,10 @@ import {
   type EngineInput,
   type MonitoringPlan,
 } from '../specifiers/specifier-engine.ts';
-import { GuestClock } from '../vm/guest-clock.ts';
+import { correctTime, type GuestClock } from '../vm/guest-clock.ts';
 import {
   guestAreas,
   type GuestArea,
-  type GuestClockOffset,
   type GuestCursor,
   type GuestRowBatch,
 } from '../vm/guest-listener.ts';
@@ -26,8 +25,7 @@ import { FramePacker, VisibleDeliveries } from './frame-packer.ts';
 /** What waits for the next commit, in the order of arrival. */
 export type OriginEvent =
   | { readonly kind: 'rows'; readonly batch: GuestRowBatch }
-  | { readonly kind: 'connected'; readonly generations: Readonly<Record<GuestArea, string>> }
-  | { readonly kind: 'clock-offset'; readonly offset: GuestClockOffset }
+  | { readonly kind: 'generation'; readonly area: GuestArea; readonly generation: string }
   | { readonly kind: 'watermark'; readonly guestTimeUs: number }
   | { readonly kind: 'measured'; readonly measurements: readonly Measurement[] }
   | { readonly kind: 'resumed' }
@@ -42,8 +40,7 @@ export class VmOrigin {
   readonly #dataStream: StreamId;
   readonly #statusStream: StreamId;
   readonly #counters = new StageCounters();
-  readonly #clock = new GuestClock();
-  readonly #rows = new RowMeasurements(this.#clock);
+  readonly #rows = new RowMeasurements();
   readonly #bounds: EngineBounds;
   #engine: SpecifierEngine;
   #visible: VisibleDeliveries;
@@ -54,6 +51,8 @@ export class VmOrigin {
   #inputs: EngineInput[] = [];
   #frames: EncodedFrame[] = [];
   #isPlanChanged = false;
+  /** The epoch that a change of generation opened last. */
+  #freshEpochNumber = -1;
 
   constructor(
     deps: { readonly database: Database; readonly appender: FrameAppender },
@@ -76,6 +75,10 @@ export class VmOrigin {
 
   get engine(): SpecifierEngine {
     return this.#engine;
+  }
+
+  setClock(clock: GuestClock): void {
+    this.#rows.clock = clock;
   }
 
   cursor(area: GuestArea): GuestCursor | null {
@@ -174,14 +177,11 @@ export class VmOrigin {
       case 'rows':
         this.#takeRows(event.batch, nowUs, data, emit);
         return;
-      case 'connected':
-        this.#connect(event.generations, data);
-        return;
-      case 'clock-offset':
-        this.#clock.add(event.offset);
+      case 'generation':
+        this.#setGeneration(event.area, event.generation, data);
         return;
       case 'watermark': {
-        const { timeUs, uncertaintyUs } = this.#clock.correct(event.guestTimeUs);
+        const { timeUs, uncertaintyUs } = correctTime(this.#rows.clock, event.guestTimeUs);
         // A row may be corrected by an offset that was measured better or worse: leave room for it.
         this.#takeWatermark(timeUs - uncertaintyUs, emit);
         return;
@@ -207,9 +207,8 @@ export class VmOrigin {
     data: FramePacker,
     emit: (delivery: Delivery) => void,
   ): void {
-    const cursor = this.#cursors[batch.area];
-    if (cursor !== null && cursor.generation !== batch.generation) this.#changeGeneration(data);
-    const afterRowId = cursor?.generation === batch.generation ? cursor.rowId : 0;
+    this.#setGeneration(batch.area, batch.generation, data);
+    const afterRowId = this.#cursors[batch.area]?.rowId ?? 0;
     for (const loss of batch.lost) {
       if (loss.throughRowId <= afterRowId) continue;
       this.#counters.dropped += loss.count;
@@ -222,7 +221,8 @@ export class VmOrigin {
     }
     const newest = batch.rows.at(-1);
     if (newest !== undefined) {
-      this.#counters.lagMs = (nowUs - this.#clock.correct(newest.savedAtUs).timeUs) / 1_000;
+      this.#counters.lagMs =
+        (nowUs - correctTime(this.#rows.clock, newest.savedAtUs).timeUs) / 1_000;
     }
     const rowId = Math.max(afterRowId, batch.throughRowId);
     this.#setCursor(batch.area, { generation: batch.generation, rowId });
@@ -242,24 +242,20 @@ export class VmOrigin {
     this.#apply({ kind: 'watermark', timeUs }, emit, this.#engine.isStateful);
   }
 
-  #connect(generations: Readonly<Record<GuestArea, string>>, data: FramePacker): void {
-    const changed = guestAreas.filter((area) => {
-      const cursor = this.#cursors[area];
-      return cursor !== null && cursor.generation !== generations[area];
-    });
-    if (changed.length > 0) this.#changeGeneration(data);
-    for (const area of guestAreas) {
-      if (this.#cursors[area]?.generation !== generations[area]) {
-        this.#setCursor(area, { generation: generations[area], rowId: 0 });
-      }
-    }
-  }
-
-  /** What was taken so far belongs to the old epoch, which ends in order: we are its writer. */
-  #changeGeneration(data: FramePacker): void {
+  /**
+   * What was taken so far belongs to the old epoch, which ends in order: we are its writer. Databases that change
+   * together end it once.
+   */
+  #setGeneration(area: GuestArea, generation: string, data: FramePacker): void {
+    const before = this.#cursors[area];
+    if (before?.generation === generation) return;
+    this.#setCursor(area, { generation, rowId: 0 });
+    if (before === null) return;
     data.flush();
+    const head = this.#appender.head(this.#dataStream);
+    if (head?.epoch.number === this.#freshEpochNumber && head.seq === 1) return;
     this.#frames.push(this.#appender.closeEpoch(this.#dataStream));
-    this.#openEpoch(this.#dataStream, 'generation-changed');
+    this.#freshEpochNumber = this.#openEpoch(this.#dataStream, 'generation-changed');
   }
 
   #setCursor(area: GuestArea, cursor: GuestCursor): void {
@@ -284,9 +280,13 @@ export class VmOrigin {
     if (isKept) this.#inputs.push(input);
   }
 
-  #openEpoch(stream: StreamId, reason: EpochReason): void {
-    const generation = this.#cursors.unencrypted?.generation ?? null;
-    this.#frames.push(this.#appender.openEpoch(stream, { generation, reason }).frame);
+  /** Returns the epoch's number. Its generation is that of the databases together, as one of them changing ends it. */
+  #openEpoch(stream: StreamId, reason: EpochReason): number {
+    const known = guestAreas.flatMap((area) => this.#cursors[area]?.generation ?? []);
+    const generation = known.length === 0 ? null : known.join('.');
+    const { epoch, frame } = this.#appender.openEpoch(stream, { generation, reason });
+    this.#frames.push(frame);
+    return epoch.number;
   }
 
   #reportLost(data: FramePacker): void {

@@ -1,4 +1,5 @@
 import type { Value } from '../../common/wire/value.ts';
+import type { GuestClock } from './guest-clock.ts';
 
 /** The two databases of a guest; each has its own generation and its own row ids. */
 export const guestAreas = ['encrypted', 'unencrypted'] as const;
@@ -42,24 +43,22 @@ export interface GuestLoss {
   readonly reason: string;
 }
 
-/** The guest's clock against the host's, in force for rows saved at `sinceGuestUs` and after. */
-export interface GuestClockOffset {
-  readonly sinceGuestUs: number;
-  /** To be added to the guest's time. */
-  readonly offsetUs: number;
-  /** Half the width of the interval that the true offset lies in. */
-  readonly uncertaintyUs: number;
-}
-
 /**
- * What the client of a guest channel tells, in this order: `connected`, a clock offset, rows and watermarks,
+ * What the client of a guest channel tells, in this order: `setClock` once; `connected`, generations, rows and watermarks,
  * `disconnected`. All but `rows` return at once; the effect is durable with the next commit.
  */
 export interface GuestListener {
+  /** What corrects this guest's times from now on. */
+  setClock(clock: GuestClock): void;
   /** Where to fetch from; null: from the beginning. */
   cursor(area: GuestArea): GuestCursor | null;
-  /** The channel is open. A generation that differs from the cursor's opens a new epoch, and the cursor starts over. */
-  connected(generations: Readonly<Record<GuestArea, string>>): void;
+  /** The channel is open: the VM runs. */
+  connected(): void;
+  /**
+   * The area's database has this generation from the next batch on. One that differs from the cursor's (lost, restored,
+   * rolled back, cloned) ends the epoch, and the cursor starts over.
+   */
+  generation(area: GuestArea, generation: string): void;
   /**
    * Takes a batch; resolves once the rows, or the window state that took them in, are durable: acknowledge then.
    * Rows at or below the cursor are ignored. At most one batch for each area may be under way.
@@ -68,6 +67,5 @@ export interface GuestListener {
   rows(batch: GuestRowBatch): Promise<void>;
   /** Nothing older than this, on the guest's clock, will come. */
   watermark(guestTimeUs: number): void;
-  clockOffset(offset: GuestClockOffset): void;
   disconnected(): void;
 }

@@ -1,6 +1,6 @@
 import { encryptedDataPoint, kpiDataPoint, type DataPoint } from '../../common/wire/data-point.ts';
 import type { Measurement } from '../../common/wire/delivery.ts';
-import type { GuestClock } from './guest-clock.ts';
+import { correctTime, unknownClock, type GuestClock } from './guest-clock.ts';
 import type { GuestRow } from './guest-listener.ts';
 
 /** Tables whose data point names are kept; beyond it they are made anew. */
@@ -8,17 +8,14 @@ const shapesMax = 4_096;
 
 /** Turns rows into measurements: one for each column, all of the row's corrected time. */
 export class RowMeasurements {
-  readonly #clock: GuestClock;
+  /** Corrects the times of rows. */
+  clock: GuestClock = unknownClock;
   /** Data points of a table by its column list, which the channel shares between rows of one shape. */
   readonly #shapes = new Map<string, Shape>();
 
-  constructor(clock: GuestClock) {
-    this.#clock = clock;
-  }
-
   of(row: GuestRow): readonly Measurement[] {
     const dataPoints = this.#dataPoints(row);
-    const { timeUs, uncertaintyUs } = this.#clock.correct(row.savedAtUs);
+    const { timeUs, uncertaintyUs } = correctTime(this.clock, row.savedAtUs);
     return dataPoints.map((dataPoint, index) => ({
       dataPoint,
       timeUs,

@@ -14,7 +14,12 @@ export type GuestClientFactory = (
   guest: NonNullable<VmDescriptor['guest']>,
   listener: GuestListener,
   vm: VmId,
-) => Service;
+) => GuestClient;
+
+/** A guest channel's client: what it gives and what the listener has taken. */
+export interface GuestClient extends Service {
+  readonly counts: StageCounts;
+}
 
 /** Makes the probe that a descriptor asks for; null for none. */
 export type ProbeFactory = (descriptor: ProbeDescriptor) => Probe | null;
@@ -25,10 +30,12 @@ export interface VmStatus {
   readonly vmState: VmState;
   /** Rows and samples in, deliveries out; dropped: what the guest or the engine had to give up. */
   readonly origin: StageCounts;
+  /** The guest channel's client; null without a guest. */
+  readonly guest: StageCounts | null;
 }
 
 interface Running {
-  readonly guest: Service | null;
+  readonly guest: GuestClient | null;
   readonly schedule: ProbeSchedule | null;
 }
 
@@ -106,7 +113,8 @@ export class VmSupervisor implements Service {
     return this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
       const origin = this.#origin.counts(id);
       if (origin === undefined) return [];
-      return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin }];
+      const guest = this.#running.get(id)?.guest?.counts ?? null;
+      return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin, guest }];
     });
   }
 

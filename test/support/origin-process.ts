@@ -45,7 +45,8 @@ await origin.start();
 origin.add(descriptor);
 const listener = origin.guestListener(descriptor.id);
 if (listener === undefined) throw new Error('the VM was added');
-listener.connected({ encrypted: 'e', unencrypted: 'u' });
+listener.connected();
+listener.generation('unencrypted', 'u');
 for (;;) {
   const after = listener.cursor('unencrypted')?.rowId ?? 0;
   if (after >= Number(rowCount)) break;

@@ -1,0 +1,101 @@
+import { LogCursors } from '../../broker/log/log-cursors.ts';
+import { LogRetention } from '../../broker/log/log-retention.ts';
+import { migrateStreamLog } from '../../broker/log/stream-log-schema.ts';
+import { StreamLog } from '../../broker/log/stream-log.ts';
+import { EmbeddedBroker, embeddedBrokerDefaults } from '../../broker/mqtt/embedded-broker.ts';
+import { MqttClient, mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
+import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
+import { producerDefaults } from '../../broker/producer/producer-options.ts';
+import { Producer } from '../../broker/producer/producer.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import type { Service } from '../../common/runtime/service.ts';
+import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import type { HostCollectorConfig } from '../config.ts';
+
+/** What an origin stands on: the stream log in its own database, and the way out. */
+export interface StreamParts {
+  readonly appender: FrameAppender;
+  readonly forwarder: FrameForwarder;
+  /** Started before the origin, stopped after it. */
+  readonly services: readonly Service[];
+  readonly stages: () => Record<string, StageCounts>;
+}
+
+/** A pass looks for what is too old or too much; retention has slack for what comes in between. */
+const retentionIntervalMs = 30_000;
+
+/** The stream log of `deps.database`, and its producer on an embedded or an external MQTT broker. */
+export function mqttStreams(
+  deps: {
+    readonly database: Database;
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly log: Log;
+  },
+  config: HostCollectorConfig,
+): StreamParts {
+  migrateStreamLog(deps.database);
+  const streamLog = new StreamLog(deps);
+  const transport =
+    config.mqttUrl === undefined
+      ? new EmbeddedBroker(deps, {
+          ...embeddedBrokerDefaults,
+          host: config.mqttHost,
+          port: config.mqttPort,
+        })
+      : new MqttClient(deps, { ...mqttClientDefaults, url: config.mqttUrl });
+  const producer = new Producer(
+    { ...deps, transport, streamLog, cursors: new LogCursors(deps), allows: () => true },
+    { ...producerDefaults, relations: config.relations },
+  );
+  const retention = new LogRetention(deps, {
+    bytesMax: config.logBytesMax,
+    ageMaxMs: config.logAgeMaxMs,
+  });
+  return {
+    appender: streamLog,
+    forwarder: producer,
+    services: [new RetentionService(deps, retention), transport, producer],
+    stages: () => ({ producer: producer.counters.snapshot() }),
+  };
+}
+
+/** Prunes the log now and then. */
+class RetentionService implements Service {
+  readonly name = 'log-retention';
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #retention: LogRetention;
+  #cancel: Cancel | null = null;
+
+  constructor(deps: { readonly clock: Clock; readonly log: Log }, retention: LogRetention) {
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#retention = retention;
+  }
+
+  start(): Promise<void> {
+    this.#cancel = this.#clock.every(retentionIntervalMs, () => {
+      this.#prune();
+    });
+    return Promise.resolve();
+  }
+
+  stop(): Promise<void> {
+    this.#cancel?.();
+    this.#cancel = null;
+    return Promise.resolve();
+  }
+
+  #prune(): void {
+    try {
+      this.#retention.prune();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.error('log-retention-failed', { reason });
+    }
+  }
+}
