@@ -53,6 +53,10 @@ async function open(seriesMax = 1_000): Promise<void> {
   await store.start();
 }
 
+function status(): ReturnType<Parameters<typeof createReaderApi>[0]['status']> {
+  return { isLive: true, stages: { store: store.counters.snapshot() } };
+}
+
 function frameOf(seq: number, records: readonly FrameRecord[]): EncodedFrame {
   const header = {
     stream,
@@ -281,8 +285,6 @@ describe('StoreRetention', () => {
 });
 
 describe('reader API', () => {
-  const status = () => ({ isLive: true, stages: { store: store.counters.snapshot() } });
-
   test('answers queries, data points and status, and says what is wrong with a question', async () => {
     await store.store([
       frameOf(1, [rowRecord('f', sampleStartUs, [7, 2n ** 60n, Uint8Array.of(1)])]),
