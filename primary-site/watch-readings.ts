@@ -23,7 +23,7 @@ export async function* watchReadings(
 ): AsyncGenerator<readonly Reading[], void> {
   const { reader } = store;
   const matches = readingMatcher(filter);
-  let position = start.after ?? startPosition(store, filter);
+  let position = startPosition(store, filter, start);
   let wake: (() => void) | undefined;
   const stir = (): void => {
     wake?.();
@@ -47,8 +47,10 @@ export async function* watchReadings(
   }
 }
 
-function startPosition(store: PrimaryStore, filter: ReadingFilter): number {
+function startPosition(store: PrimaryStore, filter: ReadingFilter, start: WatchStart): number {
   const { sinceUs } = filter;
+  // After a power cut the store can be behind what a watcher saw last: it gets what comes from now on.
+  if (start.after !== undefined) return Math.min(start.after, store.reader.newestPosition());
   if (sinceUs === undefined) return store.reader.newestPosition();
   return store.reader.positionBefore({ ...filter, sinceUs });
 }

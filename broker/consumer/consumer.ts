@@ -37,8 +37,10 @@ export interface ConsumerOptions {
   readonly queryTimeoutMs: number;
   /** How often stored watermarks go upstream at most. */
   readonly reportIntervalMs: number;
-  /** How often time-outs are looked at; the producer's silence counts from its own announcing interval. */
+  /** How often time-outs are looked at. */
   readonly checkIntervalMs: number;
+  /** Silence of the producer that means it does not know us any more; at least three of its announcing intervals. */
+  readonly silenceMsMin: number;
 }
 
 export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = {
@@ -49,6 +51,7 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
   queryTimeoutMs: 5_000,
   reportIntervalMs: 100,
   checkIntervalMs: 500,
+  silenceMsMin: 3_000,
 };
 
 export interface ConsumerDeps {
@@ -255,6 +258,7 @@ export class Consumer implements Service {
   }
 
   #onFrames(payload: Uint8Array, request: string | undefined): void {
+    this.#heardAtMs = this.#deps.clock.monotonicMs();
     const batch = decodeFrameBatch(payload);
     if (!batch.ok) {
       this.#refuseBytes(batch.rule);
@@ -388,7 +392,8 @@ export class Consumer implements Service {
   #check(): void {
     if (!this.#deps.transport.isConnected) return;
     const silenceMs = this.#deps.clock.monotonicMs() - this.#heardAtMs;
-    if (silenceMs > this.#announceIntervalMs * silentIntervalsMax) {
+    const { silenceMsMin } = this.#options;
+    if (silenceMs > Math.max(this.#announceIntervalMs * silentIntervalsMax, silenceMsMin)) {
       this.#deps.log.warn('producer-silent', { relation: this.#options.relation, silenceMs });
       this.#subscribe();
       return;

@@ -67,8 +67,11 @@ export class StoreRetention implements Service {
       this.#store.database
         .prepare<[number]>('DELETE FROM readings WHERE position <= ?')
         .run(throughPosition);
+      // The newest frame stays: its last position is the one to count on from.
       this.#store.database
-        .prepare<[number]>('DELETE FROM frames WHERE last_position <= ?')
+        .prepare<[number]>(
+          'DELETE FROM frames WHERE last_position <= ? AND frame_id < (SELECT max(frame_id) FROM frames)',
+        )
         .run(throughPosition);
     })();
     return true;

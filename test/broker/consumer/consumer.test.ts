@@ -98,6 +98,7 @@ async function startConsumer(
       checkIntervalMs: 20,
       queryTimeoutMs: 200,
       reportIntervalMs: 5,
+      silenceMsMin: 300,
       ...options,
     },
   );

@@ -1,14 +1,16 @@
+import { get, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { ControlServer } from '../../../common/control/control-server.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { kpiDataPoint } from '../../../common/wire/data-point.ts';
 import type { Delivery, Window } from '../../../common/wire/delivery.ts';
 import { encodeFrame } from '../../../common/wire/frame-codec.ts';
 import type { EncodedFrame, FrameRecord } from '../../../common/wire/frame.ts';
 import type { Value } from '../../../common/wire/value.ts';
-import { createReaderApi } from '../../../primary-site/api/reader-api.ts';
+import { createReaderApi, watchersMax } from '../../../primary-site/api/reader-api.ts';
 import { jsonTopic } from '../../../primary-site/json-topics.ts';
 import {
   primarySiteConfigExample,
@@ -17,6 +19,7 @@ import {
 import { PrimaryStore } from '../../../primary-site/store/primary-store.ts';
 import { StoreRetention } from '../../../primary-site/store/store-retention.ts';
 import { watchReadings } from '../../../primary-site/watch-readings.ts';
+import { eventually } from '../../support/eventually.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import {
   chainedFrames,
@@ -51,6 +54,10 @@ afterEach(async () => {
 async function open(seriesMax = 1_000): Promise<void> {
   store = new PrimaryStore({ clock, log: silentLog }, { path, seriesMax });
   await store.start();
+}
+
+function status(): ReturnType<Parameters<typeof createReaderApi>[0]['status']> {
+  return { isLive: true, stages: { store: store.counters.snapshot() } };
 }
 
 function frameOf(seq: number, records: readonly FrameRecord[]): EncodedFrame {
@@ -263,6 +270,21 @@ describe('StoreRetention', () => {
     expect(store.stored(stream)).toEqual([{ epoch: sampleEpoch, fromSeq: 1, throughSeq: 10 }]);
   });
 
+  test('never gives a position twice, even when everything was removed', async () => {
+    const frames = chainedFrames(stream, 6);
+    await store.store(frames.slice(0, 5));
+    await clock.advance(120_000);
+    const options = { ageMaxMs: 60_000, bytesMax: 1e9, intervalMs: 1_000 };
+    expect(new StoreRetention({ store, clock, log: silentLog }, options).prune()).toBe(true);
+    expect(storedValues()).toEqual([]);
+    await store.stop();
+    await open();
+    await store.store(frames);
+    expect(store.reader.query({ pattern: '**' }, 10).readings).toMatchObject([
+      { position: 6, value: 6 },
+    ]);
+  });
+
   test('removes the oldest when the size bound is reached', async () => {
     await store.store(chainedFrames(stream, 8_000));
     const full = new StoreRetention(
@@ -281,8 +303,6 @@ describe('StoreRetention', () => {
 });
 
 describe('reader API', () => {
-  const status = () => ({ isLive: true, stages: { store: store.counters.snapshot() } });
-
   test('answers queries, data points and status, and says what is wrong with a question', async () => {
     await store.store([
       frameOf(1, [rowRecord('f', sampleStartUs, [7, 2n ** 60n, Uint8Array.of(1)])]),
@@ -334,6 +354,32 @@ describe('reader API', () => {
     expect(JSON.parse((await lines.next()).value ?? '')).toMatchObject({ position: 4, value: 4 });
     await lines.return(undefined);
   });
+});
+
+test('a watcher that goes away makes room for another', async () => {
+  const socketPath = join(path, '..', 'api.sock');
+  const app = createReaderApi({ store, log: silentLog, status });
+  const server = new ControlServer(app, { clock, log: silentLog }, { name: 'reader', socketPath });
+  await server.start();
+  const watch = (): Promise<IncomingMessage> =>
+    new Promise((resolve, reject) => {
+      get({ socketPath, path: '/v1/watch' }, resolve).on('error', reject);
+    });
+  const watchers = await Promise.all(Array.from({ length: watchersMax }, watch));
+  expect(new Set(watchers.map(({ statusCode }) => statusCode))).toEqual(new Set([200]));
+  const refused = await watch();
+  expect(refused.statusCode).toBe(503);
+  for (const watcher of [...watchers, refused]) watcher.destroy();
+  const next = await eventually(
+    async () => {
+      const answer = await watch();
+      answer.destroy();
+      return answer.statusCode === 200;
+    },
+    { timeoutMs: 10_000 },
+  );
+  expect(next).toBe(true);
+  await server.stop();
 });
 
 async function* readLines(response: Response): AsyncGenerator<string, void> {
