@@ -2,6 +2,11 @@ import type { z } from 'zod';
 
 import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
 import { guestAgentConfigSchema } from '../guest-agent/config.ts';
+import { hostCollectorConfigSchema } from '../host-collector/config.ts';
+import {
+  primarySiteConfigExample,
+  primarySiteConfigSchema,
+} from '../primary-site/primary-site-config.ts';
 
 /** A kind of document that `isobar config` checks and shows examples of. */
 export interface DocumentKind {
@@ -21,6 +26,14 @@ export const documentKinds: Readonly<Record<string, DocumentKind>> = {
       channel: { address: 'virtio:/dev/virtio-ports/org.isobar.channel' },
     },
   },
+  'host-collector': {
+    schema: hostCollectorConfigSchema,
+    example: {
+      dataDirectory: '/var/lib/isobar/host-collector',
+      controlSocket: '/run/isobar/host-collector.sock',
+    },
+  },
+  'primary-site': { schema: primarySiteConfigSchema, example: primarySiteConfigExample },
   vm: {
     schema: vmDescriptorSchema,
     example: {

@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { ChildStatus } from './child-process-service.ts';
-import type { ProcessPart } from './up.ts';
+import type { ProcessPart } from './process-part.ts';
 
 /** What `isobar up` needs of the supervisor that holds the mount and runs the agent behind it. */
 export interface MountSupervisor extends Service {

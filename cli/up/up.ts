@@ -11,10 +11,13 @@ import type { Log } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
+import { Supervisor } from '../../guest-agent/supervisor/supervisor.ts';
 import type { DataDirectory } from '../data-directory.ts';
-import { ChildProcessService, type ChildStatus } from './child-process-service.ts';
+import { ChildProcessService } from './child-process-service.ts';
 import { machineDescriptor } from './machine-descriptor.ts';
+import { MountPart } from './mount-part.ts';
 import { mqttUrlOf, processConfigs, type UpSettings } from './process-configs.ts';
+import type { ProcessPart } from './process-part.ts';
 import { RotatingFile } from './rotating-file.ts';
 import type { UpStatus } from './up-status.ts';
 
@@ -25,13 +28,6 @@ export interface UpDependencies {
   /** With --verbose: gets what the processes log, too. */
   readonly takeOutput?: (process: string, chunk: Buffer) => void;
   readonly hostName: string;
-}
-
-/** A part of the machine that runs in a process of its own. */
-export interface ProcessPart extends Service {
-  status(): ChildStatus;
-  /** At once, without draining; leaves no mount behind. */
-  stopNow(): Promise<void>;
 }
 
 /** How the parts are made; a test replaces one. */
@@ -97,9 +93,32 @@ function defaultParts(settings: UpSettings, dependencies: UpDependencies): UpPar
   return {
     primarySite: part('primary-site'),
     hostCollector: part('host-collector'),
-    guestAgent: part('guest-agent'),
+    guestAgent: mountPart(settings, dependencies),
   };
 }
+
+/** The mount, held by a supervisor in this process, and the agent behind it. */
+function mountPart(settings: UpSettings, dependencies: UpDependencies): ProcessPart {
+  const { directory, mount } = settings;
+  const name = 'guest-agent';
+  let file: RotatingFile | undefined;
+  const supervisor = new Supervisor(dependencies, {
+    mountPath: mount,
+    entry: compiledEntry(`${name}/main.ts`),
+    args: ['--config', configPath(directory, name)],
+    readyTimeoutMs: agentReadyMaxMs,
+    drainTimeoutMs: agentDrainMaxMs,
+    takeOutput: (chunk) => {
+      file ??= new RotatingFile(join(directory.logs, `${name}.log`));
+      file.write(chunk);
+      dependencies.takeOutput?.(name, chunk);
+    },
+  });
+  return new MountPart(supervisor, dependencies.clock);
+}
+
+const agentReadyMaxMs = 30_000;
+const agentDrainMaxMs = 10_000;
 
 /** A process of ours whose output goes to `logs/NAME.log`. */
 function childPart(

@@ -33,16 +33,21 @@ export class AgentProcess {
       readonly takeover: ServeMessage['takeover'];
       readonly onMessage: (message: ToSupervisor) => void;
       readonly log: Log;
+      readonly takeOutput?: ((chunk: Buffer) => void) | undefined;
     },
   ) {
     const { inheritance } = mount;
     const node = [...process.execArgv, options.entry, ...options.args];
     const { program, args } = inheritance.command(process.execPath, node, descriptorInAgent);
+    const output = options.takeOutput === undefined ? 'inherit' : 'pipe';
     this.#child = spawn(program, args, {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc', inheritance.stdio],
+      stdio: ['ignore', output, output, 'ipc', inheritance.stdio],
       // A process group of its own: Ctrl-C reaches the supervisor alone, which stops the agent in order.
       detached: true,
     });
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      stream?.on('data', (chunk: Buffer) => options.takeOutput?.(chunk));
+    }
     this.exited = new Promise((resolve) => {
       this.#child.on('error', (error) => {
         resolve({ exitCode: null, signal: null, error });

@@ -20,6 +20,8 @@ export interface SupervisorOptions {
   readonly readyTimeoutMs: number;
   /** How long `stop` waits for the agent to drain before it kills it. */
   readonly drainTimeoutMs: number;
+  /** Gets what agents write to standard output and error; without it they write to ours. */
+  readonly takeOutput?: (chunk: Buffer) => void;
 }
 
 /**
@@ -255,6 +257,7 @@ export class Supervisor implements Service {
         if (this.#agent === agent) this.#take(message);
       },
       log: this.#log,
+      takeOutput: this.#options.takeOutput,
     });
     this.#agent = agent;
     this.#log.info('agent-started', { processId: agent.processId, incarnation });

@@ -5,7 +5,8 @@ import { Hono } from 'hono';
 import { describe, expect, test } from 'vitest';
 
 import { locateDataDirectory } from '../../../cli/data-directory.ts';
-import { buildUp, type ProcessPart, type Up } from '../../../cli/up/up.ts';
+import type { ProcessPart } from '../../../cli/up/process-part.ts';
+import { buildUp, type Up } from '../../../cli/up/up.ts';
 import { ControlServer } from '../../../common/control/control-server.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';

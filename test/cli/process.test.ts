@@ -1,0 +1,108 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
+
+import { Hono } from 'hono';
+import { stream } from 'hono/streaming';
+import { describe, expect, test } from 'vitest';
+
+import { locateDataDirectory } from '../../cli/data-directory.ts';
+import { ControlServer } from '../../common/control/control-server.ts';
+import { SystemClock } from '../../common/runtime/clock.ts';
+import { silentLog } from '../../common/runtime/log.ts';
+import { compiledEntry } from '../../common/runtime/package-root.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const isobar = `"${process.execPath}" "${compiledEntry('cli/main.ts')}"`;
+
+/** Runs a script in which `isobar` talks to a reader whose watch never ends. */
+async function runScript(
+  script: string,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<{ readonly exitCode: unknown; readonly stdout: string; readonly stderr: string }> {
+  using directory = temporaryDirectory();
+  const line = JSON.stringify({
+    position: 1,
+    vm: 'vm1',
+    dataPoint: 'kpi/users/column1',
+    timeUs: 0,
+    value: 42,
+    specifierId: 'kpi',
+    format: 'raw',
+  });
+  const app = new Hono().get('/v1/watch', (context) =>
+    stream(context, async (output) => {
+      while (!output.aborted) {
+        await output.writeln(line);
+        await output.sleep(1);
+      }
+    }),
+  );
+  const server = new ControlServer(
+    app,
+    { clock: new SystemClock(), log: silentLog },
+    {
+      name: 'reader',
+      socketPath: locateDataDirectory(directory.path, {}, 0).sockets.primarySite,
+    },
+  );
+  await server.start();
+  try {
+    const child = spawn('bash', ['-c', script], {
+      env: { ...process.env, ISOBAR_DATA_DIR: directory.path, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [[exitCode], stdout, stderr] = await Promise.all([
+      once(child, 'exit'),
+      text(child.stdout),
+      text(child.stderr),
+    ]);
+    return { exitCode, stdout, stderr };
+  } finally {
+    await server.stop();
+  }
+}
+
+describe('the command as a process', () => {
+  test('`isobar watch | head -1` ends quietly with exit code 0', async () => {
+    const { exitCode, stdout, stderr } = await runScript(
+      `${isobar} watch | head -1; exit \${PIPESTATUS[0]}`,
+    );
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+    expect(stdout).toBe('1970-01-01T00:00:00.000Z  vm1 kpi/users/column1  42\n');
+  });
+
+  test('Ctrl-C ends a watch with exit code 0', async () => {
+    const { exitCode, stderr } = await runScript(
+      `coproc ${isobar} watch; read -r <&"\${COPROC[0]}"; pid=$COPROC_PID; kill -INT $pid; wait $pid`,
+    );
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+  });
+
+  test('an operating error has no stack trace; --debug shows it', async () => {
+    const plain = await runScript(`${isobar} query --data-dir /nonexistent`);
+    expect(plain.exitCode).toBe(1);
+    expect(plain.stderr).toMatch(/^error: .*start it with: isobar up --data-dir \/nonexistent\n$/);
+    const debug = await runScript(`${isobar} query --data-dir /nonexistent --debug`);
+    expect(debug.stderr).toMatch(/\n {4}at /);
+  });
+
+  test('colour only on a terminal, and never with NO_COLOR', async () => {
+    const onTerminal = `script -qec '${isobar} query --data-dir /nonexistent' /dev/null`;
+    const terminal = await runScript(onTerminal, { TERM: 'xterm', NO_COLOR: '' });
+    expect(terminal.stdout).toContain('\u001B[31m');
+    const refused = await runScript(onTerminal, { TERM: 'xterm', NO_COLOR: '1' });
+    expect(refused.stdout).toContain('error:');
+    expect(refused.stdout).not.toContain('\u001B[');
+    const pipe = await runScript(`${isobar} query --data-dir /nonexistent`, { TERM: 'xterm' });
+    expect(pipe.stderr).not.toContain('\u001B[');
+  });
+
+  test('bash completes by asking it', async () => {
+    const { stdout } = await runScript(
+      `isobar() { ${isobar} "$@"; }; source <(isobar completion bash);
+       COMP_WORDS=(isobar vm s); COMP_CWORD=2; _isobar; echo "\${COMPREPLY[@]}"`,
+    );
+    expect(stdout).toBe('set-monitoring show\n');
+  });
+});
