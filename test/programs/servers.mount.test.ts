@@ -188,15 +188,13 @@ describePrograms('Servers', (mount, programTest) => {
         [0, 1, 2].map((index) => `vm/app/gauge-users ${epochSeconds + index}:${40 + index}`),
       );
       const values = [0, 1, 2].map((index) => ({
-        column1: null,
-        column2: null,
         epoch: epochSeconds + index,
         value: 40 + index,
       }));
       try {
         const file = await onlyFileIn(mount.path('collectd/vm/app'));
         // The header is a file of its own, closed before the first value: a one-line save that is published.
-        const header = { column1: 'epoch', column2: 'value', epoch: null, value: null };
+        const header = { column1: 'epoch', column2: 'value' };
         await mount.expectRows(`collectd/vm/app/${file}`, [header, ...values]);
       } catch (cause) {
         throw new Error(`collectd: ${server.output()}`, { cause });

@@ -99,8 +99,8 @@ describePrograms('Shells', (mount, programTest) => {
     async ({ sh }) => {
       await sh('echo cpu,mem > later; echo 1,2 >> later');
       await mount.expectRows('later', [
-        { column1: 'cpu', column2: 'mem', cpu: null, mem: null },
-        { column1: null, column2: null, cpu: 1, mem: 2 },
+        { column1: 'cpu', column2: 'mem' },
+        { cpu: 1, mem: 2 },
       ]);
     },
   );

@@ -16,7 +16,12 @@ import { join } from 'node:path';
 import type { z } from 'zod';
 
 import { compiledEntry } from '../../common/runtime/package-root.ts';
-import { openDatabase, quoteIdentifier, type Synchronous } from '../../common/sqlite/database.ts';
+import {
+  type Database,
+  openDatabase,
+  quoteIdentifier,
+  type Synchronous,
+} from '../../common/sqlite/database.ts';
 import type { guestAgentConfigSchema } from '../../guest-agent/config.ts';
 import type { Area } from '../../guest-agent/store/store-request.ts';
 import { eventually } from './eventually.ts';
@@ -33,7 +38,7 @@ export interface MountedAgentOptions {
 }
 
 export type Column = number | bigint | string | Uint8Array | null;
-/** The columns of one save, without `row_id` and `saved_at_us`. */
+/** The fields that one save had, by label; null is an empty field. */
 export type SavedRow = Readonly<Record<string, Column>>;
 
 /** A real agent on a temporary mount. Its databases are read through connections of our own, as `sqlite3` would. */
@@ -192,17 +197,18 @@ class AgentProcess implements MountedAgent {
 
   #rowsOf(area: Area, table: string): readonly SavedRow[] {
     return this.#read(area, (database) => {
+      const layouts = layoutsOf(database, table);
       const rows = database
         .prepare<[], Record<string, Column>>(
           `SELECT * FROM ${quoteIdentifier(table)} ORDER BY row_id`,
         )
         .safeIntegers()
         .all();
-      return rows.map(withoutOurColumns);
+      return rows.map((row) => savedRow(row, layouts));
     });
   }
 
-  #read<Result>(area: Area, read: (database: ReturnType<typeof openDatabase>) => Result): Result {
+  #read<Result>(area: Area, read: (database: Database) => Result): Result {
     const database = openDatabase(join(this.dataPath, `${area}.db`), { readonly: true });
     try {
       return read(database);
@@ -214,12 +220,31 @@ class AgentProcess implements MountedAgent {
 
 const logCharactersMax = 20_000;
 
-function withoutOurColumns(row: Readonly<Record<string, Column>>): SavedRow {
-  return Object.fromEntries(
-    Object.entries(row)
-      .filter(([name]) => name !== 'row_id' && name !== 'saved_at_us')
-      .map(([name, value]) => [name, typeof value === 'bigint' ? safeNumber(value) : value]),
-  );
+interface Layout {
+  readonly firstRowId: number;
+  readonly columns: readonly string[];
+}
+
+/** Which columns the saves of a table had, newest first; others of its columns are no field of theirs. */
+function layoutsOf(database: Database, table: string): readonly Layout[] {
+  return database
+    .prepare<[string], { firstRowId: number; columns: string }>(
+      `SELECT first_row_id AS firstRowId, columns FROM "/layouts" WHERE table_name = ?
+       ORDER BY first_row_id DESC`,
+    )
+    .all(table)
+    .map(({ firstRowId, columns }) => ({ firstRowId, columns: JSON.parse(columns) as string[] }));
+}
+
+/** The fields of one save, by label. */
+function savedRow(row: Readonly<Record<string, Column>>, layouts: readonly Layout[]): SavedRow {
+  const rowId = Number(row['row_id']);
+  const columns = layouts.find(({ firstRowId }) => firstRowId <= rowId)?.columns ?? [];
+  const fields = columns.map((name): [string, Column] => {
+    const value = row[name] ?? null;
+    return [name, typeof value === 'bigint' ? safeNumber(value) : value];
+  });
+  return Object.fromEntries(fields);
 }
 
 function safeNumber(value: bigint): number | bigint {
