@@ -2,6 +2,7 @@ import { Option, type Command } from 'commander';
 
 import { logLevels } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
+import { runGuest } from '../guest-program.ts';
 import { examples } from './examples.ts';
 
 interface RunOptions {
@@ -31,11 +32,15 @@ export function addRunCommand(group: Command, process: string): void {
   ]);
 }
 
-/** The process's main takes over this one, so that signals and exit codes are its own. */
+/** The guest agent needs a supervisor. Any other process's main takes over this one, so that signals and exit codes are its own. */
 async function runHere(name: string, options: RunOptions): Promise<void> {
   const entry = compiledEntry(`${name}/main.ts`);
   const commandLine = ['--config', options.config, '--log-level', options.logLevel];
   if (options.checkConfig === true) commandLine.push('--check-config');
+  if (name === 'guest-agent') {
+    await runGuest(options.config, commandLine);
+    return;
+  }
   process.argv = [process.execPath, entry, ...commandLine];
   await import(entry);
 }
