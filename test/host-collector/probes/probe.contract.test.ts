@@ -1,0 +1,160 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+import { describe, expect, test } from 'vitest';
+
+import { SystemClock } from '../../../common/runtime/clock.ts';
+import { MachineProbe } from '../../../host-collector/probes/machine-probe.ts';
+import { infraDataPoints, type Probe } from '../../../host-collector/probes/probe.ts';
+import { ProcessProbe } from '../../../host-collector/probes/process-probe.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+const pid = 4_711;
+const mib = 1_048_576;
+
+/** A kernel's files as recorded, written below `root`. */
+function record(root: string, files: Readonly<Record<string, string>>): void {
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(root, name)), { recursive: true });
+    writeFileSync(join(root, name), text);
+  }
+}
+
+function tree(root: string): { proc: string; cgroup: string } {
+  record(root, {
+    'proc/stat':
+      'cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 50 0 25 400 25 0 0 0 0 0\ncpu1 50 0 25 400 25 0 0 0 0 0\n',
+    'proc/meminfo': 'MemTotal:        8192 kB\nMemFree:  1 kB\nMemAvailable:    6144 kB\n',
+    'proc/diskstats':
+      ' 254 0 vda 9 0 100 0 9 0 200 0 0 0 0\n 254 1 vda1 9 0 100 0 9 0 200 0 0 0 0\n 7 0 loop0 1 0 9 0 1 0 9 0 0 0 0\n',
+    'proc/net/dev':
+      'Inter-|   Receive\n face |bytes\n    lo:    7 0 0 0 0 0 0 0 7 0 0 0 0 0 0 0\n  eth0: 1000 0 0 0 0 0 0 0 2000 0 0 0 0 0 0 0\n',
+    [`proc/${pid}/stat`]: processStat('S', 100, 50, 99),
+    [`proc/${pid}/status`]: 'Name:\tqemu (x) 1\nVmRSS:\t    1024 kB\n',
+    [`proc/${pid}/io`]: 'rchar: 1\nread_bytes: 4096\nwrite_bytes: 8192\n',
+  });
+  return { proc: join(root, 'proc'), cgroup: join(root, 'cgroup') };
+}
+
+function processStat(state: string, user: number, system: number, start: number): string {
+  return `${pid} (qemu (x) 1) ${state} 1 1 1 0 -1 0 0 0 0 0 ${user} ${system} 0 0 20 0 1 0 ${start} 0 0\n`;
+}
+
+const implementations: readonly [name: string, make: () => Probe][] = [
+  ['machine, this one', () => new MachineProbe()],
+  ['process, this one', () => new ProcessProbe({ clock: new SystemClock() }, process.pid)],
+];
+
+describe.each(implementations)('Probe: %s', (_name, make) => {
+  test('gives finite values of known data points, and cumulative ones never fall', () => {
+    const probe = make();
+    const first = probe.read();
+    const block = Buffer.alloc(8 * mib, 1);
+    const second = probe.read();
+    expect(block.length).toBe(8 * mib);
+    if (first.kind !== 'values' || second.kind !== 'values') throw new Error('both are here');
+    const known = new Set<string>(Object.values(infraDataPoints));
+    for (const [dataPoint, value] of second.values) {
+      expect(known.has(dataPoint)).toBe(true);
+      expect(Number.isFinite(value) && value >= 0).toBe(true);
+      const before = first.values.get(dataPoint) ?? 0;
+      const isCumulative = /time_us|read|written|received|sent/.test(dataPoint);
+      expect(!isCumulative || value >= before).toBe(true);
+    }
+    expect(second.values.get(infraDataPoints.cpuTimeUs)).toBeGreaterThan(0);
+    expect(second.values.get(infraDataPoints.memoryUsedBytes)).toBeGreaterThan(mib);
+    expect(second.values.get(infraDataPoints.memoryAvailableBytes)).toBeGreaterThan(0);
+  });
+});
+
+describe('MachineProbe', () => {
+  test('reads all quantities, whole disks only, and survives counters that begin again', () => {
+    using directory = temporaryDirectory();
+    const roots = tree(directory.path);
+    const probe = new MachineProbe(roots);
+    expect(Object.fromEntries(read(probe))).toEqual({
+      'infra/cpu/time_us': 1_500_000,
+      'infra/memory/used_bytes': 2_048 * 1_024,
+      'infra/memory/available_bytes': 6_144 * 1_024,
+      'infra/disk/read_bytes': 51_200,
+      'infra/disk/written_bytes': 102_400,
+      'infra/network/received_bytes': 1_000,
+      'infra/network/sent_bytes': 2_000,
+    });
+    record(directory.path, {
+      'proc/stat': 'cpu  150 0 50 850 50 0 0 0 0 0\n',
+      'proc/net/dev': '  eth0: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0\n',
+    });
+    const second = read(probe);
+    expect(second.get(infraDataPoints.cpuUsageRatio)).toBe(0.5);
+    expect(second.get(infraDataPoints.networkReceivedBytes)).toBe(1_010);
+  });
+});
+
+describe('ProcessProbe', () => {
+  test.each([
+    [
+      'cgroup v1',
+      '4:memory:/vm\n3:cpu,cpuacct:/vm\n0::/\n',
+      {
+        'cgroup/memory/vm/memory.limit_in_bytes': `${4 * mib}\n`,
+        'cgroup/memory/vm/memory.usage_in_bytes': `${mib}\n`,
+        'cgroup/cpu/vm/cpu.cfs_quota_us': '50000\n',
+        'cgroup/cpu/vm/cpu.cfs_period_us': '100000\n',
+      },
+    ],
+    [
+      'cgroup v2',
+      '0::/vm.slice\n',
+      {
+        'cgroup/vm.slice/memory.max': `${4 * mib}\n`,
+        'cgroup/vm.slice/memory.current': `${mib}\n`,
+        'cgroup/vm.slice/cpu.max': '50000 100000\n',
+      },
+    ],
+  ])('%s bounds what the process may use', async (_name, membership, files) => {
+    using directory = temporaryDirectory();
+    const roots = tree(directory.path);
+    record(directory.path, { [`proc/${pid}/cgroup`]: membership, ...files });
+    const clock = new ManualClock();
+    const probe = new ProcessProbe({ clock }, pid, roots);
+    const first = read(probe);
+    expect(first.get(infraDataPoints.memoryUsedBytes)).toBe(mib);
+    expect(first.get(infraDataPoints.memoryAvailableBytes)).toBe(3 * mib);
+    expect(first.get(infraDataPoints.diskReadBytes)).toBe(4_096);
+    record(directory.path, { [`proc/${pid}/stat`]: processStat('T', 110, 65, 99) });
+    await clock.advance(1_000);
+    // A quarter of a second of CPU time in a second, of half a CPU.
+    expect(read(probe).get(infraDataPoints.cpuUsageRatio)).toBe(0.5);
+    expect(probe.read()).toMatchObject({ isSuspended: true });
+  });
+
+  test('a process with the same number but another start is another one', () => {
+    using directory = temporaryDirectory();
+    const probe = new ProcessProbe({ clock: new ManualClock() }, pid, tree(directory.path));
+    expect(probe.read().kind).toBe('values');
+    record(directory.path, { [`proc/${pid}/stat`]: processStat('S', 1, 1, 100) });
+    expect(probe.read()).toEqual({ kind: 'vanished' });
+  });
+
+  test('a process that ends has vanished', async () => {
+    const child = spawn(process.execPath, ['-e', 'process.stdin.resume()'], {
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    const probe = new ProcessProbe({ clock: new SystemClock() }, child.pid ?? 0);
+    expect(probe.read().kind).toBe('values');
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+    expect(probe.read()).toEqual({ kind: 'vanished' });
+  });
+});
+
+function read(probe: Probe): ReadonlyMap<string, number> {
+  const reading = probe.read();
+  if (reading.kind === 'vanished') throw new Error('it is here');
+  return reading.values;
+}
