@@ -1,12 +1,13 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { Consumer, consumerDefaults } from '../broker/consumer/consumer.ts';
+import { consumerDefaults } from '../broker/consumer/consumer-options.ts';
+import { Consumer } from '../broker/consumer/consumer.ts';
 import { MqttClient, mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
 import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
-import { createLog, type Log } from '../common/runtime/log.ts';
+import { silentLog, type Log } from '../common/runtime/log.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import { createReaderApi } from './api/reader-api.ts';
@@ -37,7 +38,7 @@ export function buildPrimarySite(
 ): PrimarySite {
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
-  const log = overrides.log ?? createLog('primary-site', config.logLevel);
+  const log = overrides.log ?? silentLog;
   const store = new PrimaryStore(
     { clock, log },
     { path: join(config.dataDirectory, 'primary-site.db'), seriesMax: config.seriesMax },

@@ -60,7 +60,6 @@ export const primarySiteConfigSchema = z.strictObject({
     .boolean()
     .default(true)
     .describe('Publish each reading as JSON under json/<vm>/...'),
-  logLevel: z.enum(['error', 'warn', 'info', 'debug', 'silent']).default('info'),
 });
 export type PrimarySiteConfig = z.output<typeof primarySiteConfigSchema>;
 

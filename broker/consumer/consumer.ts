@@ -1,6 +1,4 @@
-import type { Cancel, Clock } from '../../common/runtime/clock.ts';
-import type { Log } from '../../common/runtime/log.ts';
-import type { Random } from '../../common/runtime/random.ts';
+import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import {
@@ -14,53 +12,11 @@ import {
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { StoredBy } from '../log/log-cursors.ts';
-import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
-import type { FrameSink } from '../ports.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
+import type { ConsumerDeps, ConsumerOptions } from './consumer-options.ts';
 import { EpochState } from './epoch-state.ts';
 import { RangeRequests } from './range-requests.ts';
-
-export interface ConsumerOptions {
-  /** The subtree that consumer and producer share. */
-  readonly relation: string;
-  readonly streams: 'all' | readonly StreamId[];
-  /** What a stored frame means upstream: a primary site is the final reader. */
-  readonly storedBy: StoredBy;
-  /** Frames handed to the sink and not yet durable; beyond it frames are dropped and asked for later. */
-  readonly storingBytesMax: number;
-  /** Bytes of back-fill under way for one query. */
-  readonly creditBytes: number;
-  readonly queriesMax: number;
-  /** A query that brings nothing for this long is asked again. */
-  readonly queryTimeoutMs: number;
-  /** How often stored watermarks go upstream at most. */
-  readonly reportIntervalMs: number;
-  /** How often time-outs are looked at. */
-  readonly checkIntervalMs: number;
-  /** Silence of the producer that means it does not know us any more; at least three of its announcing intervals. */
-  readonly silenceMsMin: number;
-}
-
-export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = {
-  streams: 'all',
-  storingBytesMax: 32 * 1_024 * 1_024,
-  creditBytes: 512 * 1_024,
-  queriesMax: 4,
-  queryTimeoutMs: 5_000,
-  reportIntervalMs: 100,
-  checkIntervalMs: 500,
-  silenceMsMin: 3_000,
-};
-
-export interface ConsumerDeps {
-  readonly transport: MqttTransport;
-  readonly sink: FrameSink;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-}
 
 const sessionBytes = 8;
 const announceIntervalUnknownMs = 1_000;

@@ -3,8 +3,7 @@ import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { Epoch, StreamId } from '../../common/wire/frame.ts';
 
 /** The two watermarks that travel upstream. */
-export const storedByChoices = ['next-hop', 'final-reader'] as const;
-export type StoredBy = (typeof storedByChoices)[number];
+export type StoredBy = 'next-hop' | 'final-reader';
 
 /**
  * Who subscribes to the log's streams and how far each has them, durable. A cursor ends by unsubscribing or

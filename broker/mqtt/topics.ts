@@ -13,7 +13,7 @@ import assert from 'node:assert';
  */
 const levelShape = /^[A-Za-z0-9_-]{1,64}$/;
 
-export function isTopicLevel(text: string): boolean {
+function isTopicLevel(text: string): boolean {
   return levelShape.test(text);
 }
 

@@ -20,7 +20,7 @@ export interface ReaderApiDeps {
 }
 
 /** Readings in one answer of /v1/query. */
-export const queryLimitMax = 1_000_000;
+const queryLimitMax = 1_000_000;
 /** Streams of /v1/watch at a time; further ones get 503. */
 export const watchersMax = 64;
 

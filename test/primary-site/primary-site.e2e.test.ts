@@ -66,10 +66,10 @@ describe('primary site and producer as processes', () => {
         dataDirectory,
         controlSocket,
         mqttUrl: `mqtt://127.0.0.1:${port}`,
-        logLevel: 'error',
       }),
     );
-    const startReader = (): ChildProcess => start('primary-site/main.ts', '--config', config);
+    const startReader = (): ChildProcess =>
+      start('primary-site/main.ts', '--config', config, '--log-level', 'error');
     const startProducer = (): ChildProcess =>
       start(
         'test/support/producer-process.ts',

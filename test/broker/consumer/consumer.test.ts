@@ -4,9 +4,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import {
   consumerDefaults,
-  Consumer,
   type ConsumerOptions,
-} from '../../../broker/consumer/consumer.ts';
+} from '../../../broker/consumer/consumer-options.ts';
+import { Consumer } from '../../../broker/consumer/consumer.ts';
 import { LogRetention } from '../../../broker/log/log-retention.ts';
 import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
