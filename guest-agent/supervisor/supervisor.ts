@@ -105,6 +105,7 @@ export class Supervisor implements Service {
     this.#state = 'starting';
     try {
       this.#mount = await mountFuse(this.#options.mountPath, { clock: this.#clock });
+      this.#stopping.signal.throwIfAborted();
       await this.#startFirstAgent(this.#mount);
     } catch (error) {
       await this.#release('stopped');
@@ -129,6 +130,7 @@ export class Supervisor implements Service {
     if (hasAgent) await this.#mount?.unmount();
     else await this.#mount?.unmountNow();
     await this.#agentGone();
+    await this.#supervisionEnded();
     await this.#release('stopped');
   }
 
@@ -136,7 +138,15 @@ export class Supervisor implements Service {
   async stopNow(): Promise<void> {
     this.#beginStop();
     this.#agent?.kill();
+    await this.#supervisionEnded();
     await this.#release('stopped');
+  }
+
+  /** A stop may meet a remount half-way: what that has mounted is there to be released when this resolves. */
+  async #supervisionEnded(): Promise<void> {
+    await this.#supervision?.catch(() => {
+      // Logged where it happened, and `finished` rejects with it.
+    });
   }
 
   #beginStop(): void {

@@ -96,12 +96,23 @@ describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
       },
       { timeoutMs: 2_000 },
     );
-    await eventually(() => writeFile(join(path, 'g'), '2\n').then(() => true), {
-      timeoutMs: 2_000,
-    });
+    await eventually(() => isMounted(path), { timeoutMs: 2_000 });
+    await writeFile(join(path, 'g'), '2\n');
     expect(performance.now() - startMs).toBeLessThan(2_000);
     expect(await readdir(path)).toEqual(['g']);
     await before.close().catch(() => {});
+  });
+
+  test('a stop in the middle of a restart leaves no mount behind', async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, 'mount');
+    const supervised = await startSupervised(path, 'no-resend');
+    const agent = agentOf(supervised);
+    process.kill(agent, 'SIGKILL');
+    await eventually(() => !isAlive(agent), { timeoutMs: 2_000, pollMs: 1 });
+    supervised.child.kill('SIGTERM');
+    expect(await supervised.exited).toBe(0);
+    expect(isMounted(path)).toBe(false);
   });
 
   test('a stale mount, whose agent and supervisor were killed, is taken away at the next start', async () => {
