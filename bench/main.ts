@@ -7,6 +7,7 @@ import { packageRoot } from '../common/runtime/package-root.ts';
 import type { Benchmark, BenchmarkReport } from './benchmark.ts';
 import { deliveryLatency, sustainedDelivery } from './delivery.ts';
 import { endurance } from './endurance.ts';
+import { growth } from './growth.ts';
 import { describeMachine, measureFsync } from './machine.ts';
 import { machineLine, markdownOf } from './markdown.ts';
 import { saveThroughput } from './save-throughput.ts';
@@ -16,6 +17,7 @@ const benchmarks: readonly Benchmark[] = [
   deliveryLatency,
   sustainedDelivery,
   endurance,
+  growth,
 ];
 
 const usage = `usage: node dist/bench/main.js [NAME...] [--short] [--json FILE] [--disk DIRECTORY]

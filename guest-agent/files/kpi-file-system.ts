@@ -145,7 +145,10 @@ export class KpiFileSystem implements FileSystem {
   getAttributes(id: NodeId, handleId: HandleId | undefined): Attributes | Result {
     const node = this.#tree.node(id);
     if (node === undefined) return failure.ESTALE;
-    const handle = handleId === undefined ? undefined : this.#openFiles.handle(handleId);
+    const handle =
+      handleId === undefined
+        ? this.#openFiles.onlyHandleOf(node)
+        : this.#openFiles.handle(handleId);
     if (handle === undefined) return node;
     const sizeBytes = this.#openFiles.sizeBytes(handle);
     return sizeBytes === node.sizeBytes ? node : attributesWithSize(node, sizeBytes);

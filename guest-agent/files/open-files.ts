@@ -5,7 +5,7 @@ import type { FileRequests, FileSystemParts } from './file-requests.ts';
 import { type ByteBudget, type GrowingBytes, isBlank } from './growing-bytes.ts';
 import { Handle } from './handle.ts';
 import { allocateBits, failure, openBits } from './linux.ts';
-import type { FileNode } from './node.ts';
+import type { FileNode, Node } from './node.ts';
 import type { FileSystemOptions } from './options.ts';
 import type { Tree } from './tree.ts';
 
@@ -69,6 +69,15 @@ export class OpenFiles {
   /** The file's open handles; for the rare changes of its name. */
   *handlesOf(file: FileNode): Generator<Handle> {
     for (const handle of this.#handles.values()) if (handle.file === file) yield handle;
+  }
+
+  /**
+   * The one open handle of a file that has only one. The kernel names no handle for fstat(2), so this is whom it most
+   * likely asks for: Python's mmap compares the size that it has set with what fstat shows.
+   */
+  onlyHandleOf(node: Node): Handle | undefined {
+    if (node.kind !== 'file' || node.openCount !== 1) return undefined;
+    return this.handlesOf(node).next().value ?? undefined;
   }
 
   hasRoom(): boolean {

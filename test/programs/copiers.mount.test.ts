@@ -65,10 +65,10 @@ describePrograms('Copiers', (mount, programTest) => {
     async ({ sh }) => {
       await sh(
         `mkdir -p $SCRATCH/rsync/deep; ${labelled} > $SCRATCH/rsync/one; echo 7 > $SCRATCH/rsync/deep/two
-         rsync -a $SCRATCH/rsync .; echo 8 > $SCRATCH/rsync/deep/two; rsync -a $SCRATCH/rsync .`,
+         rsync -a $SCRATCH/rsync .; echo 81 > $SCRATCH/rsync/deep/two; rsync -a $SCRATCH/rsync .`,
       );
       await mount.expectRows('rsync/one', [saved]);
-      await mount.expectRows('rsync/deep/two', [{ column1: 7 }, { column1: 8 }]);
+      await mount.expectRows('rsync/deep/two', [{ column1: 7 }, { column1: 81 }]);
     },
   );
 

@@ -84,7 +84,7 @@ describePrograms('Editors', (mount, programTest) => {
     '"while a file lives, reading it gives exactly the bytes of its last save"',
     ['bash'],
     async ({ sh }) => {
-      await sh(String.raw`printf 'cpu , "mem"\r\n1,+5\r\n' | tee exact > $SCRATCH/exact`);
+      await sh(String.raw`printf 'cpu ,"mem"\r\n1,+5\r\n' | tee exact > $SCRATCH/exact`);
       await sh('cmp exact $SCRATCH/exact');
       await mount.expectRows('exact', [{ cpu: 1, mem: 5 }]);
     },

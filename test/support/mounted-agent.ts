@@ -49,7 +49,10 @@ export interface MountedAgent extends AsyncDisposable {
   readonly pid: number;
   /** KPI tables of an area, in order of name; the agent's own (`/...`) are left out. */
   tables(area: Area): readonly string[];
-  /** Rows of `unencrypted.db` in the order of their ids. Integers beyond 2^53 are bigint. */
+  /**
+   * Rows of `unencrypted.db` in the order of their saves; a held one that was overtaken has a later id than its
+   * successor. Integers beyond 2^53 are bigint.
+   */
   rows(table: string): readonly SavedRow[];
   /** Rows of `encrypted.db`. */
   encryptedRows(table: string): readonly SavedRow[];
@@ -200,7 +203,7 @@ class AgentProcess implements MountedAgent {
       const layouts = layoutsOf(database, table);
       const rows = database
         .prepare<[], Record<string, Column>>(
-          `SELECT * FROM ${quoteIdentifier(table)} ORDER BY row_id`,
+          `SELECT * FROM ${quoteIdentifier(table)} ORDER BY saved_at_us, row_id`,
         )
         .safeIntegers()
         .all();
