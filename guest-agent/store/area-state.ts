@@ -17,6 +17,12 @@ export interface UnfinishedLine {
 }
 
 /**
+ * Row_ids are reserved in `/state` this many at a time: otherwise each commit would write one more page. A killed agent
+ * leaves a gap of at most this.
+ */
+const reservedRowIds = 256;
+
+/**
  * One area's database and what is kept in memory of it, changed together: a transaction begins with the first write and
  * ends with {@link commit} or {@link rollBack}, which take memory along.
  */
@@ -31,7 +37,12 @@ export class AreaState {
   readonly loggers = new Map<FileId, LoggerState>();
   readonly unfinished = new Map<number, UnfinishedLine>();
   #lastRowId: number;
+  /** `/state` says that row_ids through this one may have been used. */
+  #reservedRowId: number;
   #commitCount: number;
+  #storedCommitCount: number;
+  /** The host has every row through this one. Durable with the next write of `/state`: only pruning needs it. */
+  acknowledgedRowId: number;
   #newestPublishedRowId: number;
   /** Lowest frontier promised: it never falls. */
   #frontier: number;
@@ -61,11 +72,15 @@ export class AreaState {
     this.#lastRowId = identity.lastRowId;
     this.#newestPublishedRowId = identity.lastRowId;
     this.#frontier = identity.lastRowId;
+    this.#reservedRowId = identity.lastRowId;
     this.#commitCount = identity.commitCount;
+    this.#storedCommitCount = identity.commitCount;
+    this.acknowledgedRowId = identity.acknowledgedRowId;
     this.#beginStatement = database.prepare('BEGIN IMMEDIATE');
     this.#commitStatement = database.prepare('COMMIT');
     this.#updateState = database.prepare(
-      'UPDATE "/state" SET last_row_id = ?, commit_count = ? WHERE id = 1',
+      `UPDATE "/state" SET last_row_id = ?, commit_count = ?, acknowledged_row_id = ?
+       WHERE id = 1`,
     );
     this.#addHeld = database.prepare(
       'INSERT INTO "/held" (handle, table_name, saved_at_us, rows, content) VALUES (?, ?, ?, ?, ?)',
@@ -79,6 +94,11 @@ export class AreaState {
 
   get commitCount(): number {
     return this.#commitCount;
+  }
+
+  /** The commit count and row_id that `/state` has: what a side file may claim. */
+  get storedProgress(): { readonly commitCount: number; readonly lastRowId: number } {
+    return { commitCount: this.#storedCommitCount, lastRowId: this.#reservedRowId };
   }
 
   get newestPublishedRowId(): number {
@@ -108,12 +128,36 @@ export class AreaState {
   commit(): void {
     if (this.database.inTransaction) {
       this.#commitCount += 1;
-      this.#updateState.run(this.#lastRowId, this.#commitCount);
+      if (this.#lastRowId > this.#reservedRowId) this.#writeState(this.#lastRowId + reservedRowIds);
       this.#reachCrashPoint('before-commit');
       this.#commitStatement.run();
       this.#reachCrashPoint('after-commit');
     }
     this.undo.forget();
+  }
+
+  /** Commits how far the database has come, which most commits leave out. At the end, row_ids are not left reserved. */
+  storeProgress(isEnd: boolean): void {
+    const isStored =
+      this.#storedCommitCount === this.#commitCount &&
+      (!isEnd || this.#reservedRowId === this.#lastRowId);
+    if (isStored) return;
+    this.begin();
+    this.#commitCount += 1;
+    this.#writeState(isEnd ? this.#lastRowId : this.#reservedRowId);
+    this.#commitStatement.run();
+    this.undo.forget();
+  }
+
+  #writeState(reservedRowId: number): void {
+    const { reserved, stored } = { reserved: this.#reservedRowId, stored: this.#storedCommitCount };
+    this.undo.record(() => {
+      this.#reservedRowId = reserved;
+      this.#storedCommitCount = stored;
+    });
+    this.#updateState.run(reservedRowId, this.#commitCount, this.acknowledgedRowId);
+    this.#reservedRowId = reservedRowId;
+    this.#storedCommitCount = this.#commitCount;
   }
 
   rollBack(): void {

@@ -64,7 +64,6 @@ export class AreaStore {
   readonly #size: SizeKeeper;
   readonly #overtakes = new OvertakeWatch();
   #identity: DatabaseIdentity;
-  #acknowledgedRowId: number;
   /** Requests that nobody waits for and that met a lock; they go before the next batch. */
   #retries: StoreRequest[] = [];
   #lost: LostRows[] = [];
@@ -82,7 +81,6 @@ export class AreaStore {
     try {
       migrate(database, storeMigrations);
       this.#identity = establishIdentity(database, deps, options);
-      this.#acknowledgedRowId = this.#identity.acknowledgedRowId;
       this.state = new AreaState(area, database, this.#identity, options, deps.reachCrashPoint);
       this.#applier = new RequestApplier(this.state, deps, options);
       this.#size = new SizeKeeper(this.state, deps, options);
@@ -98,7 +96,7 @@ export class AreaStore {
   }
 
   get acknowledgedRowId(): number {
-    return this.#acknowledgedRowId;
+    return this.state.acknowledgedRowId;
   }
 
   /** Rows lost to the size bound since the last call. */
@@ -160,6 +158,9 @@ export class AreaStore {
   /** Call when nothing has come for a while. */
   idle(): void {
     if (this.#size.isNearlyFull()) this.#makeRoom();
+    this.#inTransaction(() => {
+      this.state.storeProgress(false);
+    });
     this.#size.checkpointIdle();
   }
 
@@ -170,14 +171,7 @@ export class AreaStore {
   acknowledge(generation: string, rowId: number): boolean {
     if (generation !== this.#identity.generation) return true;
     if (rowId > this.state.lastRowId) return false;
-    if (rowId <= this.#acknowledgedRowId) return true;
-    this.#acknowledgedRowId = rowId;
-    this.#inTransaction(() => {
-      this.state.begin();
-      this.state.database
-        .prepare('UPDATE "/state" SET acknowledged_row_id = ? WHERE id = 1')
-        .run(rowId);
-    });
+    this.state.acknowledgedRowId = Math.max(this.state.acknowledgedRowId, rowId);
     return true;
   }
 
@@ -195,11 +189,14 @@ export class AreaStore {
         )
         .run(generation, afterRowId);
     });
-    this.#acknowledgedRowId = 0;
+    this.state.acknowledgedRowId = 0;
     this.#identity = { ...this.#identity, generation, reason: 'rolled-back', afterRowId };
   }
 
   close(): void {
+    this.#inTransaction(() => {
+      this.state.storeProgress(true);
+    });
     this.#size.checkpointIdle();
     this.state.database.close();
   }
@@ -346,7 +343,7 @@ export class AreaStore {
 
   #makeRoom(): void {
     try {
-      const pruned = this.#size.prune(this.#acknowledgedRowId);
+      const pruned = this.#size.prune(this.state.acknowledgedRowId);
       if (pruned === undefined || pruned.lost === null) return;
       this.#lost.push(pruned.lost);
       this.counters.lostRows += pruned.lost.count;

@@ -94,7 +94,7 @@ export class SizeKeeper {
     const nowMs = this.#clock.monotonicMs();
     if (mode === 'PASSIVE' && nowMs - this.#notedAtMs < noteIntervalMs) return;
     this.#notedAtMs = nowMs;
-    noteProgress(this.#database, this.#state);
+    noteProgress(this.#database, this.#state.storedProgress);
   }
 
   /** True when rows should go before they must. */
