@@ -148,7 +148,7 @@ export class StorePart implements Service, RowStore {
     });
     const lost = this.reader
       .lost(area, afterRowId)
-      .filter(({ throughRowId }) => throughRowId <= fetched.throughRowId)
+      .filter((range) => range.throughRowId <= fetched.throughRowId)
       .map((range) => lostRange(range.rowCount, range.fromRowId, range.throughRowId));
     return { ...fetched, lost, hasMore: fetched.hasMore || throughRowId < headRowId };
   }

@@ -142,16 +142,16 @@ async function setMonitoring(
   const document = await readDocument(file, context);
   const isDescriptor =
     typeof document === 'object' && document !== null && 'monitoring' in document;
-  let change: { readonly expectedRevision: number; readonly monitoring: unknown };
+  let change: { readonly revision: number; readonly monitoring: unknown };
   if (isDescriptor) {
     const descriptor = parseConfig(vmDescriptorSchema, document, file);
     if (descriptor.id !== id) {
       throw new UsageError(`${file} describes ${descriptor.id}, not ${id}`);
     }
-    change = { expectedRevision: descriptor.revision, monitoring: descriptor.monitoring };
+    change = { revision: descriptor.revision, monitoring: descriptor.monitoring };
   } else {
     const monitoring = parseConfig(vmDescriptorSchema.shape.monitoring, document, file);
-    change = { expectedRevision: parseRevision(options.revision, file), monitoring };
+    change = { revision: parseRevision(options.revision, file), monitoring };
   }
   const { collector } = connectClients(context, options);
   const changed = await collector.call(

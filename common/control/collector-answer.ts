@@ -6,13 +6,13 @@ import { stageCountsSchema } from './stage-answer.ts';
 /** Where the host collector's control API has what. */
 export const collectorPaths = {
   /** GET lists, POST adds a descriptor. */
-  vms: '/vms',
+  vms: '/v1/vms',
   /** GET, DELETE */
-  vm: (id: string): string => `/vms/${encodeURIComponent(id)}`,
-  /** PUT `{expectedRevision, monitoring}`: compare-and-set. */
-  monitoring: (id: string): string => `/vms/${encodeURIComponent(id)}/monitoring`,
+  vm: (id: string): string => `/v1/vms/${encodeURIComponent(id)}`,
+  /** PUT `{revision, monitoring}`: compare-and-set. */
+  monitoring: (id: string): string => `/v1/vms/${encodeURIComponent(id)}/monitoring`,
   /** GET */
-  status: '/status',
+  status: '/v1/status',
 } as const;
 
 /** One descriptor: the answer to GET and POST, and to PUT of its monitoring part. */

@@ -21,9 +21,6 @@ const errorSchema = z.object({
   problems: z.array(z.object({ path: z.string(), value: z.string(), rule: z.string() })).optional(),
 });
 
-/** The body of every answer with a status of 400 or above; an API may leave the envelope out. */
-export const errorAnswerSchema = z.union([
-  z.object({ error: errorSchema }),
-  errorSchema.transform((error) => ({ error })),
-]);
+/** The body of every answer with a status of 400 or above. */
+export const errorAnswerSchema = z.object({ error: errorSchema });
 export type ErrorAnswer = z.output<typeof errorAnswerSchema>;

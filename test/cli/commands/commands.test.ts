@@ -213,7 +213,7 @@ describe('isobar status', () => {
     const apps = {
       up: answer(up),
       primarySite: answer({ stages: {} }),
-      hostCollector: new Hono().get('/status', (context) =>
+      hostCollector: new Hono().get('/v1/status', (context) =>
         context.json({
           vms: [{ vm: 'vm1', revision: 2, vmState: 'running', origin: stages.stages.capture }],
         }),
@@ -259,15 +259,15 @@ describe('isobar vm', () => {
   /** A collector with one VM that compares and sets as the real one does. */
   function collector(changes: unknown[]): Hono {
     const app = new Hono();
-    app.get('/vms', (context) => context.json({ vms: [descriptor] }));
-    app.get('/vms/vm1', (context) => context.json(descriptor));
-    app.put('/vms/vm1/monitoring', async (context) => {
-      const change: { expectedRevision: number } = await context.req.json();
+    app.get('/v1/vms', (context) => context.json({ vms: [descriptor] }));
+    app.get('/v1/vms/vm1', (context) => context.json(descriptor));
+    app.put('/v1/vms/vm1/monitoring', async (context) => {
+      const change: { revision: number } = await context.req.json();
       changes.push(change);
-      if (change.expectedRevision !== descriptor.revision) {
+      if (change.revision !== descriptor.revision) {
         throw new OperatingError(
           'revision-conflict',
-          `vm1 is at revision 1, not ${change.expectedRevision}: show it again and repeat your change`,
+          `vm1 is at revision 1, not ${change.revision}: show it again and repeat your change`,
         );
       }
       return context.json({ ...descriptor, revision: 2 });
@@ -287,7 +287,7 @@ describe('isobar vm', () => {
   });
 
   test('set-monitoring sends what show printed, with its revision', async () => {
-    const changes: { expectedRevision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
+    const changes: { revision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
     await withInstance({ hostCollector: collector(changes) }, async (run) => {
       const shown = await run(['vm', 'show', 'vm1']);
       const standardInput = shown.lines.join('\n');
@@ -296,7 +296,7 @@ describe('isobar vm', () => {
       });
       expect({ exitCode, remarks }).toEqual({ exitCode: 0, remarks: ['vm1 is at revision 2'] });
     });
-    expect(changes).toEqual([{ expectedRevision: 1, monitoring: descriptor.monitoring }]);
+    expect(changes).toEqual([{ revision: 1, monitoring: descriptor.monitoring }]);
   });
 
   test('a change made from an older revision is refused with the reason', async () => {
@@ -359,7 +359,7 @@ describe('isobar completion', () => {
         dataPoints: [{ vm: 'vm1', dataPoint: 'kpi/users/column1', newestTimeUs: null }],
       }),
     );
-    const hostCollector = new Hono().get('/vms', (context) =>
+    const hostCollector = new Hono().get('/v1/vms', (context) =>
       context.json({ vms: [machineDescriptor('vm1', '/run/x')] }),
     );
     await withInstance({ primarySite, hostCollector }, async (_run, path) => {

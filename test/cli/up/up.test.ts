@@ -40,7 +40,7 @@ function part(name: string, events: string[], service?: Service): ProcessPart {
 
 function upIn(path: string, events: string[], registered: unknown[]): Up {
   const directory = locateDataDirectory(path, {}, 0);
-  const api = new Hono().post('/vms', async (context) => {
+  const api = new Hono().post('/v1/vms', async (context) => {
     const descriptor: unknown = await context.req.json();
     events.push('register');
     if (registered.length > 0) throw new OperatingError('vm-exists', 'it is registered already');
