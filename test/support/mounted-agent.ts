@@ -45,7 +45,7 @@ export type SavedRow = Readonly<Record<string, Column>>;
 export interface MountedAgent extends AsyncDisposable {
   readonly mountPath: string;
   readonly dataPath: string;
-  /** The agent's process; the one that serves the mount may be a child of it. */
+  /** The process that serves the mount; its supervisor is another. */
   readonly pid: number;
   /** KPI tables of an area, in order of name; the agent's own (`/...`) are left out. */
   tables(area: Area): readonly string[];
@@ -56,9 +56,9 @@ export interface MountedAgent extends AsyncDisposable {
   rows(table: string): readonly SavedRow[];
   /** Rows of `encrypted.db`. */
   encryptedRows(table: string): readonly SavedRow[];
-  /** kill -9 of the process that serves the mount; a supervisor above it stays and starts another. */
+  /** kill -9 of the process that serves the mount; its supervisor starts another. */
   kill(): Promise<void>;
-  /** Stops in an orderly way, unless killed, and starts again on the same data and mount. */
+  /** Stops supervisor and agent in an orderly way and starts them again on the same data and mount. */
   restart(): Promise<void>;
 }
 
@@ -72,7 +72,7 @@ export function fuseMissingReason(): string | undefined {
   }
 }
 
-/** Starts the agent as its own process and resolves when the mount answers. */
+/** Starts a supervisor and its agent as processes of their own and resolves when the mount is served. */
 export async function mountAgent(options: MountedAgentOptions = {}): Promise<MountedAgent> {
   const root = mkdtempSync(join(options.dataParentPath ?? tmpdir(), 'isobar-agent-'));
   // Programs under other users must reach the mount.
@@ -108,7 +108,7 @@ class AgentProcess implements MountedAgent {
   }
 
   get pid(): number {
-    const pid = this.#child?.pid;
+    const pid = this.#child?.pid === undefined ? undefined : childrenOf(this.#child.pid)[0];
     if (pid === undefined) throw new Error('the agent is not running');
     return pid;
   }
@@ -118,7 +118,7 @@ class AgentProcess implements MountedAgent {
     writeFileSync(configPath, JSON.stringify(this.#config()));
     const child = spawn(
       process.execPath,
-      [compiledEntry('guest-agent/main.ts'), '--config', configPath, '--log-level', 'warn'],
+      [compiledEntry('test/support/mounted-agent-fixture.ts'), this.mountPath, configPath],
       { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
     );
     this.#child = child;
@@ -153,12 +153,9 @@ class AgentProcess implements MountedAgent {
   }
 
   async kill(): Promise<void> {
-    const workers = childrenOf(this.pid);
-    if (workers.length === 0) return this.#end('SIGKILL');
-    for (const pid of workers) process.kill(pid, 'SIGKILL');
-    await eventually(() => !workers.some((pid) => childrenOf(this.pid).includes(pid)), {
-      timeoutMs: stopTimeoutMs,
-    });
+    const killed = this.pid;
+    process.kill(killed, 'SIGKILL');
+    await eventually(() => !isRunning(killed), { timeoutMs: stopTimeoutMs });
   }
 
   async restart(): Promise<void> {
@@ -258,6 +255,14 @@ function safeNumber(value: bigint): number | bigint {
 function childrenOf(pid: number): readonly number[] {
   const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
   return list === '' ? [] : list.split(' ').map(Number);
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 function isMounted(path: string): boolean {
