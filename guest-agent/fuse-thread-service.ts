@@ -9,6 +9,7 @@ import type { FuseThreadData, FuseThreadMessage, FuseThreadReport } from './fuse
 import type { SessionEnd } from './fuse/dev-fuse/dev-fuse-session.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
+import { threadMemoryLimits } from './thread-memory.ts';
 
 /** How long a report may take: the thread may be waiting for the disk. */
 const reportMaxMs = 1_000;
@@ -54,6 +55,7 @@ export class FuseThreadService implements Service {
   async start(): Promise<void> {
     const worker = new Worker(compiledEntry('guest-agent/fuse-thread.ts'), {
       workerData: this.#data,
+      resourceLimits: threadMemoryLimits,
     });
     this.#ended = once(worker, 'exit');
     await new Promise<void>((resolve, reject) => {

@@ -17,6 +17,8 @@ export interface OpenDatabaseOptions {
   readonly synchronous?: Synchronous;
   /** How long a statement waits for another connection's lock before SQLITE_BUSY. */
   readonly busyMaxMs?: number;
+  /** Memory for pages of this connection; absent: SQLite's own default. */
+  readonly cacheBytesMax?: number;
   /** Pages in the WAL after which a commit copies them into the database file. */
   readonly walAutoCheckpointPages?: number;
 }
@@ -42,6 +44,9 @@ export function openDatabase(path: string, options: OpenDatabaseOptions = {}): D
       readonly: options.readonly ?? false,
       timeout: options.busyMaxMs ?? busyMaxMsDefault,
     });
+    if (options.cacheBytesMax !== undefined) {
+      database.pragma(`cache_size = -${Math.ceil(options.cacheBytesMax / 1_024)}`);
+    }
     if (options.readonly !== true) {
       database.pragma('journal_mode = WAL');
       database.pragma(`synchronous = ${options.synchronous ?? 'FULL'}`);

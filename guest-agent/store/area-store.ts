@@ -41,6 +41,9 @@ export interface AreaCounters {
   lostRows: number;
 }
 
+/** Saves touch the last page of a few tables; the rest is the kernel's to cache. */
+const writerCacheBytesMax = 2 ** 21;
+
 /**
  * One area's database: batches, timers, pruning. A batch is one transaction; when it fails as a whole, each of its
  * requests gets one of its own, so that none fails by another's fault. (A savepoint for each request would cost every
@@ -77,6 +80,7 @@ export class AreaStore {
       synchronous: options.synchronous,
       busyMaxMs: options.busyMaxMs,
       walAutoCheckpointPages: 0,
+      cacheBytesMax: writerCacheBytesMax,
     });
     try {
       migrate(database, storeMigrations);

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 import { type Database, openDatabase, type Statement } from '../../common/sqlite/database.ts';
-import { databaseFileName } from './schema.ts';
+import { databaseFileName, readerCacheBytesMax } from './schema.ts';
 import {
   type Area,
   areas,
@@ -36,7 +36,7 @@ export class DatabaseContentReader implements ContentReader {
   constructor(directory: string) {
     const open = (area: Area): AreaStatements => {
       const path = join(directory, databaseFileName(area));
-      const database = openDatabase(path, { readonly: true });
+      const database = openDatabase(path, { readonly: true, cacheBytesMax: readerCacheBytesMax });
       return {
         database,
         content: database.prepare('SELECT content FROM "/files" WHERE file = ?'),

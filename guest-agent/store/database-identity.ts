@@ -9,8 +9,6 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 
-import { z } from 'zod';
-
 import type { Random } from '../../common/runtime/random.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
@@ -37,11 +35,11 @@ export interface DatabaseIdentity {
 }
 
 /** What the side file beside the database says; written after the database, so it is never ahead of it. */
-const sideFileSchema = z.strictObject({
-  instance: z.string(),
-  commitCount: z.int().nonnegative(),
-  lastRowId: z.int().nonnegative(),
-});
+interface SideFile {
+  readonly instance: string;
+  readonly commitCount: number;
+  readonly lastRowId: number;
+}
 
 interface StateRow {
   readonly generation: string;
@@ -118,7 +116,7 @@ export function noteProgress(
 
 function changeOf(
   row: StateRow,
-  side: z.output<typeof sideFileSchema> | undefined,
+  side: SideFile | undefined,
   inode: string,
   machineId: string | null,
 ): GenerationReason | undefined {
@@ -141,16 +139,31 @@ function toIdentity(row: StateRow): DatabaseIdentity {
   };
 }
 
-function readSideFile(databasePath: string): z.output<typeof sideFileSchema> | undefined {
+function readSideFile(databasePath: string): SideFile | undefined {
   try {
-    return sideFileSchema.parse(JSON.parse(readFileSync(sideFilePath(databasePath), 'utf8')));
+    const side: unknown = JSON.parse(readFileSync(sideFilePath(databasePath), 'utf8'));
+    return isSideFile(side) ? side : undefined;
   } catch {
     // Missing or damaged is the same: it can't vouch for the database.
     return undefined;
   }
 }
 
-function writeSideFile(databasePath: string, side: z.output<typeof sideFileSchema>): void {
+/** By hand: a schema library would cost the store thread as much memory as all the rest of it. */
+function isSideFile(value: unknown): value is SideFile {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'instance' in value &&
+    typeof value.instance === 'string' &&
+    'commitCount' in value &&
+    Number.isSafeInteger(value.commitCount) &&
+    'lastRowId' in value &&
+    Number.isSafeInteger(value.lastRowId)
+  );
+}
+
+function writeSideFile(databasePath: string, side: SideFile): void {
   const path = sideFilePath(databasePath);
   const descriptor = openSync(`${path}.new`, 'w', 0o600);
   try {

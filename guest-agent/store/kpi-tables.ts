@@ -107,6 +107,9 @@ export class KpiTables {
       .run(fromRowId, throughRowId);
   }
 
+  /** Whether {@link watch} was last called with any pattern. */
+  hasWatch = false;
+
   /**
    * Replaces the registered patterns (globs over table names) by `patterns`: matching tables, and those that come later,
    * get a temporary AFTER INSERT trigger on this connection which collects what {@link takeInserted} returns.
@@ -118,6 +121,7 @@ export class KpiTables {
     }
     this.#watched.length = 0;
     this.#inserted = [];
+    this.hasWatch = matchers.length > 0;
     this.#isWatched = (table) => matchers.some((matches) => matches(table));
     for (const name of this.names()) this.#watchTable(name);
   }

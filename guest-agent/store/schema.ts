@@ -85,3 +85,6 @@ export function databaseFileName(area: 'encrypted' | 'unencrypted'): string {
 export function isOwnTable(name: string): boolean {
   return name.startsWith('/') || name.toLowerCase().startsWith('sqlite_');
 }
+
+/** Memory for pages of one read-only connection; readers follow the newest rows. */
+export const readerCacheBytesMax = 2 ** 19;

@@ -74,7 +74,7 @@ export class SizeKeeper {
 
   /** When nothing else is to do: the WAL becomes empty, unless a reader needs it. */
   checkpointIdle(): void {
-    if (this.#checkpointedCommitCount !== this.#state.commitCount) this.#checkpoint('TRUNCATE');
+    if (this.#checkpointedCommitCount !== this.#state.commitCount) this.#checkpoint('PASSIVE');
   }
 
   /** Copies what can be copied, waiting for nobody, and notes how far the database has come. */

@@ -155,6 +155,11 @@ export class StoreEngine {
     this.#areas[area].state.tables.watch(patterns);
   }
 
+  /** Whether anyone has registered triggers on tables of `area`. */
+  isWatched(area: Area): boolean {
+    return this.#areas[area].state.tables.hasWatch;
+  }
+
   /** The host has every row of `generation` through `rowId`. */
   acknowledge(area: Area, generation: string, rowId: number): readonly StoreEvent[] {
     const store = this.#areas[area];

@@ -4,7 +4,12 @@ import type { ReachCrashPoint } from './crash-point.ts';
 import type { HeldReport, StoreEngine, StoreEvent } from './store-engine.ts';
 import type { StoreProgress } from './store-progress.ts';
 import type { Area, ReplySink, StoreRequest } from './store-request.ts';
-import type { StoreQueue, StoreSignal } from './store-rings.ts';
+import {
+  releaseLookIntervalMs,
+  releaseLookMs,
+  type StoreQueue,
+  type StoreSignal,
+} from './store-rings.ts';
 
 /** What the main thread asks of the store thread, in order, between two batches. */
 export type StoreCommand =
@@ -61,6 +66,7 @@ export function runStoreLoop(deps: {
 }): void {
   const { queue, signal, progress, engine, clock, tell } = deps;
   let isIdle = false;
+  let lookUntilMs = 0;
   for (;;) {
     const signalCount = signal.count();
     engine.promiseWatermark(progress.beginBatch());
@@ -69,6 +75,9 @@ export function runStoreLoop(deps: {
       answer(deps, batch);
       isIdle = false;
     }
+    const isHeldShortly = batch.length > 0 && engine.oldestHeldUs() !== undefined;
+    if (isHeldShortly) lookUntilMs = clock.monotonicMs() + releaseLookMs + releaseLookIntervalMs;
+    else if (batch.length > 0) lookUntilMs = 0;
     const commands = deps.takeCommands();
     for (const command of commands) {
       if (command.kind !== 'stop') carryOut(engine, command, tell);
@@ -79,12 +88,20 @@ export function runStoreLoop(deps: {
       unencrypted: engine.frontier('unencrypted'),
     };
     progress.endBatch(frontiers, engine.oldestHeldUs(), queue.isEmpty);
-    for (const event of engine.takeEvents()) tell(event);
+    for (const event of engine.takeEvents()) {
+      // Without a watch nobody fetches by event, and each message would wake the main thread.
+      if (event.kind !== 'published' || engine.isWatched(event.area)) tell(event);
+    }
     engine.afterReplies();
     if (commands.some(({ kind }) => kind === 'stop') && queue.isEmpty) return;
     if (signal.count() !== signalCount) continue;
 
-    const timeoutMs = Math.max(0, dueMs - clock.monotonicMs());
+    const nowMs = clock.monotonicMs();
+    const timeoutMs = Math.max(0, dueMs - nowMs);
+    if (nowMs < lookUntilMs) {
+      signal.wait(signalCount, Math.min(timeoutMs, releaseLookIntervalMs));
+      continue;
+    }
     signal.wait(signalCount, isIdle ? timeoutMs : Math.min(timeoutMs, idleAfterMs));
     if (!isIdle && timeoutMs >= idleAfterMs && signal.count() === signalCount) {
       engine.idle();

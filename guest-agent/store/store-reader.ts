@@ -10,7 +10,7 @@ import {
 import type { Value } from '../../common/wire/value.ts';
 import { foldCase } from '../csv/csv-labels.ts';
 import { layoutColumns, tableNames } from './kpi-tables.ts';
-import { databaseFileName } from './schema.ts';
+import { databaseFileName, readerCacheBytesMax } from './schema.ts';
 import type { Area } from './store-request.ts';
 
 export interface FetchRequest {
@@ -67,7 +67,10 @@ export class StoreReader {
   /** Opens the databases that the store thread has made. Throws DatabaseError. */
   constructor(directory: string) {
     const open = (area: Area): Database =>
-      openDatabase(join(directory, databaseFileName(area)), { readonly: true });
+      openDatabase(join(directory, databaseFileName(area)), {
+        readonly: true,
+        cacheBytesMax: readerCacheBytesMax,
+      });
     this.#databases = { encrypted: open('encrypted'), unencrypted: open('unencrypted') };
   }
 

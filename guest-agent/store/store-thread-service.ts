@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { LogLevel } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Service } from '../../common/runtime/service.ts';
+import { threadMemoryLimits } from '../thread-memory.ts';
 import type { CrashPoint } from './crash-point.ts';
 import type { StoreCommand, StoreMessage } from './store-loop.ts';
 import type { StoreOptions } from './store-options.ts';
@@ -65,6 +66,7 @@ export class StoreThreadService implements Service {
     const data: StoreThreadData = { ...this.#data, memory: this.memory, port: port2 };
     const worker = new Worker(compiledEntry('guest-agent/store/store-thread.ts'), {
       workerData: data,
+      resourceLimits: threadMemoryLimits,
       transferList: replyPort === null ? [port2] : [port2, replyPort],
     });
     return new Promise((resolve, reject) => {

@@ -9,6 +9,11 @@ import {
   toSupervisorSchema,
 } from './messages.ts';
 
+/**
+ * The main thread's objects live for one message or for ever: a small young generation (MiB) costs it nothing and spares
+ * the VM memory. The other threads have limits of their own.
+ */
+const memoryFlags = ['--max-semi-space-size=2'];
 /** stdin, stdout, stderr, the IPC channel, and then ours. */
 const descriptorInAgent = 4;
 
@@ -37,7 +42,7 @@ export class AgentProcess {
     },
   ) {
     const { inheritance } = mount;
-    const node = [...process.execArgv, options.entry, ...options.args];
+    const node = [...process.execArgv, ...memoryFlags, options.entry, ...options.args];
     const { program, args } = inheritance.command(process.execPath, node, descriptorInAgent);
     const output = options.takeOutput === undefined ? 'inherit' : 'pipe';
     this.#child = spawn(program, args, {

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { incarnationsMax } from '../fuse/dev-fuse/kernel-handle.ts';
-import { negotiationSchema } from '../fuse/protocol/init.ts';
+import type { Negotiation } from '../fuse/protocol/init.ts';
 
 /*
  * Between the supervisor (s) and the agent (a) it has started, over Node's IPC channel:
@@ -14,6 +14,12 @@ import { negotiationSchema } from '../fuse/protocol/init.ts';
  *
  * The channel's end means that the supervisor died: the agent unmounts, drains and exits.
  */
+
+const negotiationSchema: z.ZodType<Negotiation> = z.strictObject({
+  kernelMinor: z.int().min(0),
+  flags: z.int(),
+  flags2: z.int(),
+});
 
 export const serveSchema = z.strictObject({
   type: z.literal('serve'),

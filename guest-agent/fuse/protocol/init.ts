@@ -1,5 +1,3 @@
-import { z } from 'zod';
-
 import { errno } from '../errno.ts';
 import type { Result } from '../file-system.ts';
 import { requestHeaderBytes, type RequestMessage } from './request-message.ts';
@@ -44,15 +42,14 @@ const minorMin = 31;
  * What kernel and agent agreed on at FUSE_INIT. It holds for as long as the mount does, so an agent that takes
  * over a connection gets it from the supervisor.
  */
-export const negotiationSchema = z.strictObject({
+export interface Negotiation {
   /** The kernel's protocol minor version. */
-  kernelMinor: z.int().min(0),
+  readonly kernelMinor: number;
   /** Bits of initFlag in force. */
-  flags: z.int(),
+  readonly flags: number;
   /** Bits of initFlag2 in force. */
-  flags2: z.int(),
-});
-export type Negotiation = z.infer<typeof negotiationSchema>;
+  readonly flags2: number;
+}
 
 const flagsWanted =
   initFlag.asyncRead |
