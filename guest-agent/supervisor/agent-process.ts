@@ -14,6 +14,8 @@ import {
  * the VM memory. The other threads have limits of their own.
  */
 const memoryFlags = ['--max-semi-space-size=2'];
+/** glibc would keep freed memory apart for each of the agent's threads. */
+const memoryEnvironment = { MALLOC_ARENA_MAX: '2' };
 /** stdin, stdout, stderr, the IPC channel, and then ours. */
 const descriptorInAgent = 4;
 
@@ -47,6 +49,8 @@ export class AgentProcess {
     const output = options.takeOutput === undefined ? 'inherit' : 'pipe';
     this.#child = spawn(program, args, {
       stdio: ['ignore', output, output, 'ipc', inheritance.stdio],
+      // oxlint-disable-next-line node/no-process-env -- passed on as it is, not read
+      env: { ...process.env, ...memoryEnvironment },
       // A process group of its own: Ctrl-C reaches the supervisor alone, which stops the agent in order.
       detached: true,
     });
