@@ -58,7 +58,7 @@ export class SizeKeeper {
   /** True while a reader pins so much WAL that saves must wait for it. */
   isWalFull(): boolean {
     if (this.#walBytesSeen < this.#options.walBytesMax) return false;
-    this.#checkpoint('TRUNCATE');
+    this.#checkpoint('TRUNCATE', 0);
     return this.#walBytesSeen >= this.#options.walBytesMax;
   }
 
@@ -69,16 +69,25 @@ export class SizeKeeper {
 
   /** Copies the WAL into the database when much was written. Between two batches only. */
   afterReplies(): void {
-    if (this.#writtenBytes >= this.#options.checkpointBytes) this.#checkpoint('PASSIVE');
+    if (this.#writtenBytes >= this.#options.checkpointBytes)
+      this.#checkpoint('PASSIVE', noteIntervalMs);
   }
 
-  /** When nothing else is to do: the WAL becomes empty, unless a reader needs it. */
+  /**
+   * When nothing else is to do. The WAL keeps its length, unless that is unusual: it is written again from its start, and
+   * a file that does not grow is cheaper to sync.
+   */
   checkpointIdle(): void {
-    if (this.#checkpointedCommitCount !== this.#state.commitCount) this.#checkpoint('PASSIVE');
+    if (this.#checkpointedCommitCount === this.#state.commitCount) return;
+    const isLong = this.#walBytesSeen > 2 * this.#options.checkpointBytes;
+    this.#checkpoint(isLong ? 'TRUNCATE' : 'PASSIVE', 0);
   }
 
-  /** Copies what can be copied, waiting for nobody, and notes how far the database has come. */
-  #checkpoint(mode: 'PASSIVE' | 'TRUNCATE'): void {
+  /**
+   * Copies what can be copied, waiting for nobody, and notes how far the database has come unless that was done less than
+   * `noteAfterMs` ago.
+   */
+  #checkpoint(mode: 'PASSIVE' | 'TRUNCATE', noteAfterMs: number): void {
     this.#database.pragma('busy_timeout = 0');
     try {
       this.#database.pragma(`wal_checkpoint(${mode})`);
@@ -92,7 +101,7 @@ export class SizeKeeper {
     this.#checkpointedCommitCount = this.#state.commitCount;
     // Two fsyncs that nothing depends on at once.
     const nowMs = this.#clock.monotonicMs();
-    if (mode === 'PASSIVE' && nowMs - this.#notedAtMs < noteIntervalMs) return;
+    if (nowMs - this.#notedAtMs < noteAfterMs) return;
     this.#notedAtMs = nowMs;
     noteProgress(this.#database, this.#state.storedProgress);
   }
@@ -136,7 +145,7 @@ export class SizeKeeper {
     } finally {
       this.#database.pragma(`max_page_count = ${this.#pagesMax}`);
     }
-    this.#checkpoint('TRUNCATE');
+    this.#checkpoint('TRUNCATE', 0);
     if (deletedCount + lost.count === 0) return undefined;
     return { lost: lost.count > 0 ? lost : null };
   }
