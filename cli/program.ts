@@ -1,6 +1,5 @@
 import { Command, CommanderError } from 'commander';
 
-import { ConfigError } from '../common/config/load-config.ts';
 import { OperatingError } from '../common/runtime/operating-error.ts';
 import { packageVersion } from '../common/runtime/package-root.ts';
 import { addCompletionCommands } from './commands/completion.ts';
@@ -84,7 +83,8 @@ export async function runCommandLine(
     }
     report(error, program.opts<{ debug?: boolean }>().debug === true, context);
     if (error instanceof UsageError) return exitCodes.usage;
-    return error instanceof ConfigError ? exitCodes.config : exitCodes.failure;
+    const needsSetup = error instanceof OperatingError && error.needsSetup;
+    return needsSetup ? exitCodes.config : exitCodes.failure;
   }
 }
 

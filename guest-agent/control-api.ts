@@ -6,10 +6,16 @@ import { Hono } from 'hono';
 import type { GuestStatus } from '../common/control/guest-answer.ts';
 import type { StageCounts } from '../common/runtime/stage-counters.ts';
 import type { ChannelServer } from './channel/channel-server.ts';
-import type { FuseThreadReport } from './fuse-thread.ts';
+import type { FileSystemSnapshot } from './files/kpi-file-system.ts';
 import type { StorePart, StoreReport } from './store-part.ts';
 import { databaseFileName } from './store/schema.ts';
 import { type Area, areas } from './store/store-request.ts';
+
+/** What the file system and its backend count. */
+export interface FileSystemReport {
+  readonly requests: StageCounts;
+  readonly fileSystem: FileSystemSnapshot;
+}
 
 export interface ControlApiDependencies {
   readonly mountPath: string;
@@ -18,7 +24,7 @@ export interface ControlApiDependencies {
   readonly store: Pick<StorePart, 'report' | 'reader' | 'head'>;
   readonly channel: Pick<ChannelServer, 'counts' | 'hasHost'>;
   /** Undefined when the file system does not answer. */
-  readonly reportFileSystem: () => Promise<FuseThreadReport | undefined>;
+  readonly reportFileSystem: () => Promise<FileSystemReport | undefined>;
 }
 
 /** Refused saves shown of each area. */
@@ -37,7 +43,7 @@ export function createControlApi(deps: ControlApiDependencies): Hono {
 function statusOf(
   deps: ControlApiDependencies,
   store: StoreReport,
-  files: FuseThreadReport | undefined,
+  files: FileSystemReport | undefined,
 ): GuestStatus & Record<string, unknown> {
   const { reader } = deps.store;
   return {

@@ -5,7 +5,8 @@ import { Worker } from 'node:worker_threads';
 import type { Clock } from '../common/runtime/clock.ts';
 import { compiledEntry } from '../common/runtime/package-root.ts';
 import type { Service } from '../common/runtime/service.ts';
-import type { FuseThreadData, FuseThreadMessage, FuseThreadReport } from './fuse-thread.ts';
+import type { FileSystemReport } from './control-api.ts';
+import type { FuseThreadData, FuseThreadMessage } from './fuse-thread.ts';
 import type { SessionEnd } from './fuse/dev-fuse/dev-fuse-session.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
@@ -24,7 +25,7 @@ export class FuseThreadService implements Service {
   readonly #data: FuseThreadData;
   readonly #mountPath: string;
   readonly #clock: Clock;
-  readonly #statusPage: StatusPage<FuseThreadReport>;
+  readonly #statusPage: StatusPage<FileSystemReport>;
   readonly #listeners: {
     readonly onNegotiated: (negotiation: Negotiation) => void;
     readonly onEnded: (end: SessionEnd) => void;
@@ -82,7 +83,7 @@ export class FuseThreadService implements Service {
   }
 
   /** What the thread counts; undefined when it does not answer within a second, as while the disk is stuck. */
-  async report(): Promise<FuseThreadReport | undefined> {
+  async report(): Promise<FileSystemReport | undefined> {
     const question = this.#statusPage.ask();
     // Any request wakes the thread. Its own answer may be slower than the page, and does not matter.
     statfs(this.#mountPath).catch(() => {});

@@ -3,8 +3,9 @@ import { parentPort, workerData } from 'node:worker_threads';
 
 import { SystemClock } from '../common/runtime/clock.ts';
 import { createLog, type LogLevel } from '../common/runtime/log.ts';
-import { type StageCounts, StageCounters } from '../common/runtime/stage-counters.ts';
-import { type FileSystemSnapshot, KpiFileSystem } from './files/kpi-file-system.ts';
+import { StageCounters } from '../common/runtime/stage-counters.ts';
+import type { FileSystemReport } from './control-api.ts';
+import { KpiFileSystem } from './files/kpi-file-system.ts';
 import type { FileSystemOptions } from './files/options.ts';
 import {
   runDevFuseSession,
@@ -22,7 +23,7 @@ export interface FuseThreadData {
   readonly descriptor: number;
   readonly takeover: Takeover | null;
   readonly memory: StoreSharedMemory;
-  /** Of a {@link StatusPage} of {@link FuseThreadReport}. */
+  /** Of a {@link StatusPage} of {@link FileSystemReport}. */
   readonly statusPage: SharedArrayBuffer;
   readonly dataDirectory: string;
   readonly fileSystem: FileSystemOptions;
@@ -37,17 +38,12 @@ export type FuseThreadMessage =
   | { readonly kind: 'negotiated'; readonly negotiation: Negotiation }
   | { readonly kind: 'ended'; readonly end: SessionEnd };
 
-export interface FuseThreadReport {
-  readonly requests: StageCounts;
-  readonly fileSystem: FileSystemSnapshot;
-}
-
 // The entry of the worker thread: reads what it was given, builds, runs until the mount is gone.
 const data = workerData as FuseThreadData;
 const log = createLog('fuse', data.logLevel);
 const content = new DatabaseContentReader(data.dataDirectory);
 const counters = new StageCounters();
-const statusPage = new StatusPage<FuseThreadReport>(data.statusPage);
+const statusPage = new StatusPage<FileSystemReport>(data.statusPage);
 const fileSystem = KpiFileSystem.restore(
   {
     store: new StoreThreadClient(data.memory),
@@ -76,7 +72,7 @@ try {
   content.close();
 }
 
-function report(): FuseThreadReport {
+function report(): FileSystemReport {
   return { requests: counters.snapshot(), fileSystem: fileSystem.snapshot() };
 }
 

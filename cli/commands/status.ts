@@ -83,9 +83,8 @@ async function gather(clients: Clients): Promise<Report> {
   const vms: Vm[] = [];
   if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
   if (!(collector instanceof ControlError)) {
-    for (const { vm, vmState, revision, origin } of collector.vms) {
+    for (const { vm, vmState, revision } of collector.vms) {
       vms.push({ vm, state: vmState, revision });
-      stages.push({ process: 'host-collector', stage: `origin ${vm}`, ...origin });
     }
     stages.push(...stagesOf('host-collector', collector.stages));
   }

@@ -4,18 +4,19 @@ import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 
 import { createLog } from '../../common/runtime/log.ts';
-import { listenForStop } from '../../common/runtime/stop-signals.ts';
+import { listenForStop, type StopSignals } from '../../common/runtime/stop-signals.ts';
+import { type BackendName, backendNames } from '../../guest-agent/fuse/backend-capability.ts';
 import type { CommandContext, GlobalOptions } from '../context.ts';
 import { locateDataDirectory } from '../data-directory.ts';
 import { findFreePort } from '../up/free-port.ts';
 import type { UpStatus } from '../up/up-status.ts';
-import { buildUp } from '../up/up.ts';
+import { buildUp, type Up } from '../up/up.ts';
 import { examples } from './examples.ts';
 import { parseCount } from './reading-options.ts';
 
 interface UpOptions extends GlobalOptions {
   readonly mount?: string;
-  readonly fuseBackend: string;
+  readonly fuseBackend: BackendName;
   readonly mqttPort: string;
   readonly verbose?: boolean;
 }
@@ -33,7 +34,7 @@ export function addUpCommand(program: Command, context: CommandContext): void {
     )
     .addOption(
       new Option('--fuse-backend <name>', 'how the file system is served')
-        .choices(['dev-fuse', 'fuse-native'])
+        .choices(backendNames)
         .default('dev-fuse'),
     )
     .option(
@@ -76,14 +77,26 @@ async function up(options: UpOptions, context: CommandContext): Promise<void> {
     watchesParent: false,
   });
   try {
-    await instance.start();
+    if (!(await startUnlessStopped(instance, signals))) return;
     for (const line of banner(instance.status(), options, context)) await output.line(line);
-    await signals.requested;
+    await Promise.race([signals.requested, instance.finished()]);
     output.remark('stopping; Ctrl-C again stops at once');
   } finally {
     await instance.stop();
     signals.release();
   }
+}
+
+/** False when a signal came before everything had started; then nothing runs any more. */
+async function startUnlessStopped(instance: Up, signals: StopSignals): Promise<boolean> {
+  const starting = instance.start();
+  const first = await Promise.race([starting.then(() => 'started'), signals.requested]);
+  if (first === 'started') return true;
+  await instance.stopNow();
+  await starting.catch(() => {
+    // It says that it was stopped, which is what was asked for.
+  });
+  return false;
 }
 
 /** Where the mount is and what to do next, in under ten lines. */
@@ -95,6 +108,7 @@ function banner(status: UpStatus, options: UpOptions, context: CommandContext): 
   return [
     `${style.green('Isobar runs')}; Ctrl-C ends it. Data and logs are in ${status.dataDirectory}`,
     `  mount  ${style.bold(status.mount)}`,
+    ...(status.isPrivateMount ? [`         ${privateMountRemark}`] : []),
     `  mqtt   ${status.mqttUrl}`,
     'Try in a second terminal:',
     `  echo 42 > ${quote(`${status.mount}/unencrypted/users`)}`,
@@ -102,6 +116,9 @@ function banner(status: UpStatus, options: UpOptions, context: CommandContext): 
     `  ${command} status${suffix}`,
   ];
 }
+
+const privateMountRemark =
+  'only you see into it; for other users put user_allow_other into /etc/fuse.conf';
 
 /** `text` as one word of a POSIX shell. */
 function quote(text: string): string {

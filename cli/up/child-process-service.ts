@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 
+import { exitCodeConfig } from '../../common/config/load-config.ts';
 import { backoffDelayMs, type BackoffPolicy } from '../../common/runtime/backoff.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -110,6 +111,11 @@ export class ChildProcessService implements Service {
     this.#child?.kill('SIGKILL');
   }
 
+  /** Resolves when no child runs; after {@link kill} or {@link stop}. */
+  async gone(): Promise<void> {
+    if (this.#child !== undefined) await exitOf(this.#child);
+  }
+
   status(): ChildStatus {
     return {
       name: this.name,
@@ -155,7 +161,7 @@ export class ChildProcessService implements Service {
           throw new ChildProcessError(
             'child-failed',
             `${this.name} did not start (${signal ?? `exit code ${code ?? '?'}`}): ${this.#lastWords.summary()}`,
-            { context: { exitCode: code, signal } },
+            { needsSetup: code === exitCodeConfig, context: { exitCode: code, signal } },
           );
         }),
         clock.sleep(readyMaxMs, outcome.signal).then(() => {

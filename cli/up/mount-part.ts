@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { ChildStatus } from './child-process-service.ts';
-import type { ProcessPart } from './process-part.ts';
+import type { MountProcessPart } from './process-part.ts';
 
 /** What `isobar up` needs of the supervisor that holds the mount and runs the agent behind it. */
 export interface MountSupervisor extends Service {
@@ -11,11 +11,13 @@ export interface MountSupervisor extends Service {
     /** Only the mounting user sees into the mount. */
     readonly isPrivate: boolean;
   };
+  /** Rejects when agents can't be kept running. */
+  finished(): Promise<void>;
   stopNow(): Promise<void>;
 }
 
 /** The supervised guest agent as one of the processes of `isobar up`. */
-export class MountPart implements ProcessPart {
+export class MountPart implements MountProcessPart {
   readonly name = 'guest-agent';
   readonly #supervisor: MountSupervisor;
   readonly #clock: Clock;
@@ -24,6 +26,10 @@ export class MountPart implements ProcessPart {
   constructor(supervisor: MountSupervisor, clock: Clock) {
     this.#supervisor = supervisor;
     this.#clock = clock;
+  }
+
+  get isPrivate(): boolean {
+    return this.#supervisor.status.isPrivate;
   }
 
   async start(): Promise<void> {
@@ -37,6 +43,10 @@ export class MountPart implements ProcessPart {
 
   stopNow(): Promise<void> {
     return this.#supervisor.stopNow();
+  }
+
+  finished(): Promise<void> {
+    return this.#supervisor.finished();
   }
 
   status(): ChildStatus {

@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 
+import type { BackendName } from '../../guest-agent/fuse/backend-capability.ts';
 import type { DataDirectory } from '../data-directory.ts';
 
 export interface UpSettings {
   readonly directory: DataDirectory;
   readonly mount: string;
-  readonly fuseBackend: string;
+  readonly fuseBackend: BackendName;
   readonly mqttPort: number;
 }
 
@@ -31,6 +32,7 @@ export function processConfigs(settings: UpSettings): ProcessConfigs {
     hostCollector: {
       dataDirectory: join(directory.path, 'host-collector'),
       controlSocket: sockets.hostCollector,
+      mqttPort,
     },
     primarySite: {
       dataDirectory: join(directory.path, 'primary-site'),

@@ -5,6 +5,8 @@ export const upStatusSchema = z.object({
   dataDirectory: z.string(),
   mount: z.string(),
   mqttUrl: z.string(),
+  /** Only the user who started it sees into the mount. */
+  isPrivateMount: z.boolean(),
   processes: z.array(
     z.object({
       name: z.string(),

@@ -8,16 +8,16 @@ import { ControlClient, ControlError } from '../../common/control/control-client
 import { ControlServer } from '../../common/control/control-server.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { OperatingError } from '../../common/runtime/operating-error.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
-import { Supervisor } from '../../guest-agent/supervisor/supervisor.ts';
 import type { DataDirectory } from '../data-directory.ts';
 import { ChildProcessService } from './child-process-service.ts';
+import { buildGuestMount } from './guest-mount.ts';
 import { machineDescriptor } from './machine-descriptor.ts';
-import { MountPart } from './mount-part.ts';
 import { mqttUrlOf, processConfigs, type UpSettings } from './process-configs.ts';
-import type { ProcessPart } from './process-part.ts';
+import type { MountProcessPart, ProcessPart } from './process-part.ts';
 import { RotatingFile } from './rotating-file.ts';
 import type { UpStatus } from './up-status.ts';
 
@@ -35,12 +35,14 @@ export interface UpParts {
   readonly primarySite: ProcessPart;
   readonly hostCollector: ProcessPart;
   /** The mount with its supervisor, and the agent behind it. */
-  readonly guestAgent: ProcessPart;
+  readonly guestAgent: MountProcessPart;
 }
 
 export interface Up extends Service {
   status(): UpStatus;
-  /** All parts at once; for a second Ctrl-C. */
+  /** Rejects when the mount can't be kept served: then only stopping is left. Call it after `start`. */
+  finished(): Promise<void>;
+  /** All parts at once, also those that are just starting (`start` then rejects); for a second Ctrl-C. */
   stopNow(): Promise<void>;
 }
 
@@ -62,6 +64,7 @@ export function buildUp(
     dataDirectory: directory.path,
     mount: settings.mount,
     mqttUrl: mqttUrlOf(settings.mqttPort),
+    isPrivateMount: parts.guestAgent.isPrivate,
     processes: processes.map((process) => process.status()),
   });
   const app = new Hono().get('/v1/status', (context) => context.json(status()));
@@ -69,22 +72,46 @@ export function buildUp(
     name: 'isobar up',
     socketPath: directory.sockets.up,
   });
-  const group = new ServiceGroup('up', [
+  const halt = new AbortController();
+  const services = [
     control,
     new Places(settings),
     parts.primarySite,
     parts.hostCollector,
     new MachineRegistration(directory, dependencies),
     parts.guestAgent,
-  ]);
+  ];
+  const group = new ServiceGroup(
+    'up',
+    services.map((service) => startedUnless(halt.signal, service)),
+  );
   return {
     name: 'up',
     start: () => group.start(),
     stop: () => group.stop(),
+    finished: async () => {
+      await parts.guestAgent.finished?.();
+      // Whoever asks wants to hear of failures alone.
+      await new Promise(() => {});
+    },
     status,
     stopNow: async () => {
+      halt.abort(new OperatingError('stopped', 'stopped before everything had started'));
       await Promise.all(processes.map((process) => process.stopNow()));
+      for (const path of Object.values(directory.sockets)) rmSync(path, { force: true });
     },
+  };
+}
+
+/** `service`, not started any more once `halted` is aborted. */
+function startedUnless(halted: AbortSignal, service: Service): Service {
+  return {
+    name: service.name,
+    start: async () => {
+      halted.throwIfAborted();
+      await service.start();
+    },
+    stop: () => service.stop(),
   };
 }
 
@@ -97,28 +124,27 @@ function defaultParts(settings: UpSettings, dependencies: UpDependencies): UpPar
   };
 }
 
-/** The mount, held by a supervisor in this process, and the agent behind it. */
-function mountPart(settings: UpSettings, dependencies: UpDependencies): ProcessPart {
-  const { directory, mount } = settings;
+/** The guest agent and its mount, by backend. */
+function mountPart(settings: UpSettings, dependencies: UpDependencies): MountProcessPart {
+  const { directory, mount, fuseBackend } = settings;
   const name = 'guest-agent';
   let file: RotatingFile | undefined;
-  const supervisor = new Supervisor(dependencies, {
-    mountPath: mount,
-    entry: compiledEntry(`${name}/main.ts`),
-    args: ['--config', configPath(directory, name)],
-    readyTimeoutMs: agentReadyMaxMs,
-    drainTimeoutMs: agentDrainMaxMs,
-    takeOutput: (chunk) => {
-      file ??= new RotatingFile(join(directory.logs, `${name}.log`));
-      file.write(chunk);
-      dependencies.takeOutput?.(name, chunk);
+  return buildGuestMount(
+    {
+      mountPath: mount,
+      fuseBackend,
+      agentArguments: ['--config', configPath(directory, name)],
     },
-  });
-  return new MountPart(supervisor, dependencies.clock);
+    {
+      ...dependencies,
+      takeOutput: (chunk) => {
+        file ??= new RotatingFile(join(directory.logs, `${name}.log`));
+        file.write(chunk);
+        dependencies.takeOutput?.(name, chunk);
+      },
+    },
+  );
 }
-
-const agentReadyMaxMs = 30_000;
-const agentDrainMaxMs = 10_000;
 
 /** A process of ours whose output goes to `logs/NAME.log`. */
 function childPart(

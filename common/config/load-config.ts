@@ -27,7 +27,8 @@ export class ConfigError extends OperatingError<'config-invalid' | 'config-unrea
     problems: readonly ConfigProblem[],
   ) {
     const lines = problems.map((problem) => formatProblem(problem));
-    super(code, [`${source}: ${problems.length} problem(s)`, ...lines].join('\n'));
+    const message = [`${source}: ${problems.length} problem(s)`, ...lines].join('\n');
+    super(code, message, { needsSetup: true });
     this.problems = problems;
   }
 }

@@ -4,6 +4,8 @@ export type ErrorContext = Readonly<Record<string, string | number | boolean | n
 export interface OperatingErrorOptions {
   /** True when the same call may succeed later without anyone changing anything. */
   readonly retryable?: boolean;
+  /** True when this machine or its configuration must be changed first: what ends by it exits with EX_CONFIG, 78. */
+  readonly needsSetup?: boolean;
   readonly context?: ErrorContext;
   readonly cause?: unknown;
 }
@@ -17,12 +19,14 @@ export class OperatingError<Code extends string = string> extends Error {
   override readonly name: string = 'OperatingError';
   readonly code: Code;
   readonly retryable: boolean;
+  readonly needsSetup: boolean;
   readonly context: ErrorContext;
 
   constructor(code: Code, message: string, options: OperatingErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.retryable = options.retryable ?? false;
+    this.needsSetup = options.needsSetup ?? false;
     this.context = options.context ?? {};
   }
 }

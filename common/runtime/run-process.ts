@@ -28,10 +28,10 @@ export interface Program<Schema extends z.ZodType> {
   readonly name: string;
   readonly schema: Schema;
   /**
-   * True when the program speaks a protocol of its own over Node's IPC channel; then nobody is told `ready`, and the
+   * True when, so configured, the program speaks a protocol of its own over Node's IPC channel; then nobody is told `ready`, and the
    * parent's end is the program's to notice.
    */
-  readonly ownsParentChannel?: boolean;
+  readonly ownsParentChannel?: (config: z.output<Schema>) => boolean;
   /** Only constructs; work begins with `start`. */
   build(config: z.output<Schema>, dependencies: ProcessDependencies): Service;
 }
@@ -49,7 +49,7 @@ export const exitCodeUsage = 2;
  *
  * One signal drains, a second ends the process at once by that signal. A parent that dies counts as a signal, so that
  * no process outlives `isobar up`. Sets `process.exitCode`: 0 after an orderly stop, 1 for a failing start or stop,
- * 2 for a wrong command line, 78 for a wrong configuration (every problem is printed).
+ * 2 for a wrong command line, 78 for a wrong configuration (every problem is printed) or something that this machine lacks.
  *
  * What keeps the process for longer than 2 s after `stop` is logged, and the process ended by SIGKILL.
  * An uncaught error is logged and ends the process by SIGKILL: a crash must not wait for a thread that is blocked in a
@@ -62,7 +62,6 @@ export async function runProcess<Schema extends z.ZodType>(
   const options = parseCommandLine(program.name, commandLine);
   if (options === undefined) return;
   const log = createLog(program.name, options.logLevel);
-  const tellsParent = program.ownsParentChannel !== true;
   const clock = new SystemClock();
   let signals: StopSignals | undefined;
   try {
@@ -71,6 +70,7 @@ export async function runProcess<Schema extends z.ZodType>(
       process.stdout.write(`${options.configPath}: ok\n`);
       return;
     }
+    const tellsParent = program.ownsParentChannel?.(config) !== true;
     signals = listenForStop(clock, {
       watchesParent: tellsParent,
       stopNow: (signal) => {
@@ -154,7 +154,8 @@ async function runUntilStopped(
     log.info('stopping', { because: await signals.requested });
   } catch (error) {
     logFailure(log, 'start-failed', error);
-    process.exitCode = error instanceof ConfigError ? exitCodeConfig : 1;
+    const needsSetup = error instanceof OperatingError && error.needsSetup;
+    process.exitCode = needsSetup ? exitCodeConfig : 1;
   }
   try {
     await service.stop();

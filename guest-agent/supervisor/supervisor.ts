@@ -220,7 +220,10 @@ export class Supervisor implements Service {
       exit.exitCode === configurationExitCode
         ? 'the guest agent refuses its configuration; its messages above say why'
         : `the guest agent failed ${attemptsMax} times in a row; its log says why`,
-      { context: { exitCode: exit.exitCode, failuresInRow: this.#failuresInRow } },
+      {
+        needsSetup: exit.exitCode === configurationExitCode,
+        context: { exitCode: exit.exitCode, failuresInRow: this.#failuresInRow },
+      },
     );
   }
 
@@ -325,6 +328,10 @@ function notReady(outcome: AgentExit | 'timeout', readyTimeoutMs: number): Super
   return new SupervisorError(
     'agent-not-ready',
     `the guest agent ended before it was ready (${how}); its messages above say why`,
-    { context: { exitCode: outcome.exitCode, signal: outcome.signal }, cause: outcome.error },
+    {
+      needsSetup: outcome.exitCode === configurationExitCode,
+      context: { exitCode: outcome.exitCode, signal: outcome.signal },
+      cause: outcome.error,
+    },
   );
 }

@@ -1,3 +1,5 @@
+import { SystemClock } from '../../common/runtime/clock.ts';
+import { createLog } from '../../common/runtime/log.ts';
 import { FuseNativeBackend } from '../../guest-agent/fuse/fuse-native/fuse-native-backend.ts';
 import { MemoryFileSystem } from './memory-file-system.ts';
 
@@ -7,18 +9,21 @@ import { MemoryFileSystem } from './memory-file-system.ts';
  */
 const [, , mountPath = '', refusedName = '', refusedWith = '0'] = process.argv;
 // Dirty flushes are answered in a later turn of the loop, as a store thread's answers would be.
-const backend: FuseNativeBackend = new FuseNativeBackend({
-  mountPath,
-  fileSystem: new MemoryFileSystem({
-    nowUs: () => Date.now() * 1_000,
-    refusedNames: new Map([[refusedName, Number(refusedWith)]]),
-    defer: (token) => {
-      setImmediate(() => {
-        backend.reply(token, 0, null);
-      });
-    },
-  }),
-});
+const backend: FuseNativeBackend = new FuseNativeBackend(
+  { clock: new SystemClock(), log: createLog('test', 'error') },
+  {
+    mountPath,
+    fileSystem: new MemoryFileSystem({
+      nowUs: () => Date.now() * 1_000,
+      refusedNames: new Map([[refusedName, Number(refusedWith)]]),
+      defer: (token) => {
+        setImmediate(() => {
+          backend.reply(token, 0, null);
+        });
+      },
+    }),
+  },
+);
 const keepAlive = setInterval(() => {}, 60_000);
 process.once('SIGTERM', () => {
   void backend.stop().finally(() => {

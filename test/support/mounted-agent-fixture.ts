@@ -1,28 +1,32 @@
+import { readFileSync } from 'node:fs';
+
+import { buildGuestMount } from '../../cli/up/guest-mount.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { createLog } from '../../common/runtime/log.ts';
-import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
-import { Supervisor } from '../../guest-agent/supervisor/supervisor.ts';
+import { guestAgentConfigSchema } from '../../guest-agent/config.ts';
 
 /*
- * A supervised agent for mounted-agent.ts: mounted-agent-fixture.js MOUNT CONFIG. A process of its own, as a test that waits
- * inside the mount must not keep the supervisor from restarting the agent. Says "ready" over IPC; SIGTERM unmounts.
+ * An agent that is kept alive, for mounted-agent.ts: mounted-agent-fixture.js CONFIG. A process of its own, as a test that
+ * waits inside the mount must not keep the supervisor from restarting the agent. Says "ready" over IPC; SIGTERM unmounts.
  */
-const [mountPath = '', configPath = ''] = process.argv.slice(2);
-const supervisor = new Supervisor(
-  { clock: new SystemClock(), random: new SystemRandom(), log: createLog('supervisor', 'warn') },
+const [configPath = ''] = process.argv.slice(2);
+const config = guestAgentConfigSchema.parse(JSON.parse(readFileSync(configPath, 'utf8')));
+const mount = buildGuestMount(
+  { ...config, agentArguments: ['--config', configPath, '--log-level', 'warn'] },
   {
-    mountPath,
-    entry: compiledEntry('guest-agent/main.ts'),
-    args: ['--config', configPath, '--log-level', 'warn'],
-    readyTimeoutMs: 15_000,
-    drainTimeoutMs: 10_000,
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    log: createLog('supervisor', 'warn'),
+    takeOutput: (chunk) => {
+      process.stderr.write(chunk);
+    },
   },
 );
 process.once('SIGTERM', () => {
-  void supervisor.stop().finally(() => {
+  void mount.stop().finally(() => {
     process.disconnect?.();
   });
 });
-await supervisor.start();
+await mount.start();
 process.send?.('ready');

@@ -118,7 +118,7 @@ class AgentProcess implements MountedAgent {
     writeFileSync(configPath, JSON.stringify(this.#config()));
     const child = spawn(
       process.execPath,
-      [compiledEntry('test/support/mounted-agent-fixture.ts'), this.mountPath, configPath],
+      [compiledEntry('test/support/mounted-agent-fixture.ts'), configPath],
       { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
     );
     this.#child = child;

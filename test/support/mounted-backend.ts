@@ -1,19 +1,27 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { BackendName } from '../../guest-agent/fuse/backend-capability.ts';
+import { mountAgent } from './mounted-agent.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
 /** A mount served by a process of its own, so that a test may use it synchronously. */
 export interface MountedBackend extends AsyncDisposable {
+  /** Where any bytes can be saved. */
   readonly path: string;
-  readonly process: ChildProcess;
+  /** Where {@link refusedSave} is refused. */
+  readonly refusingPath: string;
 }
 
-/** The name whose save a mounted backend refuses, and the errno that close(2) gives then. */
-export const refusedSave = { name: 'refused.csv', code: 'EINVAL', errno: -22 } as const;
+/** A save that a mounted backend refuses, and the errno that close(2) gives then: a quote that is never closed. */
+export const refusedSave = {
+  name: 'refused.csv',
+  content: '"not acceptable\n',
+  code: 'EINVAL',
+  errno: -22,
+} as const;
 
 const entries: Readonly<Record<BackendName, string>> = {
   'dev-fuse': 'test/support/dev-fuse-process.ts',
@@ -57,12 +65,27 @@ export async function mountBackend(backend: BackendName, declined2 = 0): Promise
   });
   return {
     path,
-    process: child,
+    refusingPath: path,
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM');
       const code = await exited;
       if (code !== 0) throw new Error(`${backend} ended with ${code}`);
       directory[Symbol.dispose]();
     },
+  };
+}
+
+/** Mounts the real file system over real databases through `backend`: an agent, kept alive as in production. */
+export async function mountRealBackend(backend: BackendName): Promise<MountedBackend> {
+  const agent = await mountAgent({
+    backend,
+    // Speed: the contract is about the file system, not about power cuts.
+    synchronous: 'NORMAL',
+    config: { files: { fileBytesMax: 16 * 2 ** 20 } },
+  });
+  return {
+    path: join(agent.mountPath, 'encrypted'),
+    refusingPath: join(agent.mountPath, 'unencrypted'),
+    [Symbol.asyncDispose]: () => agent[Symbol.asyncDispose](),
   };
 }

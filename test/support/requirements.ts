@@ -3,6 +3,8 @@ import { accessSync, constants, readFileSync } from 'node:fs';
 
 import { describe } from 'vitest';
 
+import type { BackendName } from '../../guest-agent/fuse/backend-capability.ts';
+
 /** Why something that a test needs can't be had on this machine; undefined when it can. */
 export type Obstacle = string | undefined;
 
@@ -28,6 +30,11 @@ export function fuseNativeObstacle(): Obstacle {
   return libraries.includes('libfuse.so.2')
     ? undefined
     : 'libfuse2 is missing: apt-get install libfuse2';
+}
+
+/** What stands in the way of mounts by `backend`. */
+export function backendObstacle(backend: BackendName): Obstacle {
+  return backend === 'fuse-native' ? fuseNativeObstacle() : fuseObstacle();
 }
 
 /** A program on the PATH, and the Debian package that has it. */

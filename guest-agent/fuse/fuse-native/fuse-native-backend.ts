@@ -1,12 +1,22 @@
 import type { MessagePort } from 'node:worker_threads';
 
+import type { Clock } from '../../../common/runtime/clock.ts';
+import type { Log } from '../../../common/runtime/log.ts';
 import type { Service } from '../../../common/runtime/service.ts';
+import { type StageCounts, StageCounters } from '../../../common/runtime/stage-counters.ts';
 import type { ReplySink } from '../../store/store-request.ts';
 import type { FileSystem, ReplyToken } from '../file-system.ts';
+import { mountsArePrivate } from '../mount/fusermount.ts';
 import { MountError } from '../mount/mount-error.ts';
-import { type MountPoint, prepareMountPoint, releaseMountPoint } from '../mount/mount-point.ts';
+import {
+  isMountedAt,
+  type MountPoint,
+  prepareMountPoint,
+  releaseMountPoint,
+} from '../mount/mount-point.ts';
 import { detach } from '../mount/unmount.ts';
 import { loadFuseNative, type NativeFuse } from './fuse-native-module.ts';
+import { guardOperations } from './guarded-operations.ts';
 import { FuseNativeOperations } from './native-operations.ts';
 
 /**
@@ -16,6 +26,9 @@ import { FuseNativeOperations } from './native-operations.ts';
 const fileSystemName =
   'isobar,direct_io,atomic_o_trunc,big_writes,use_ino,attr_timeout=0,entry_timeout=0';
 
+const closingWaitMs = 10;
+const closingWaitsMax = 50;
+
 /**
  * Serves a FileSystem through fuse-native and libfuse 2, on the main thread. Nothing in this process may use the mount
  * synchronously: it would wait for itself. What it can't do is in `capabilitiesOf`.
@@ -24,10 +37,18 @@ export class FuseNativeBackend implements Service, ReplySink {
   readonly name = 'fuse-native';
   readonly #mountPath: string;
   readonly #operations: FuseNativeOperations;
+  readonly #counters = new StageCounters();
+  readonly #clock: Clock;
+  readonly #log: Log;
   #point: MountPoint | undefined;
   #fuse: NativeFuse | undefined;
 
-  constructor(options: { readonly mountPath: string; readonly fileSystem: FileSystem }) {
+  constructor(
+    deps: { readonly clock: Clock; readonly log: Log },
+    options: { readonly mountPath: string; readonly fileSystem: FileSystem },
+  ) {
+    this.#clock = deps.clock;
+    this.#log = deps.log;
     this.#mountPath = options.mountPath;
     this.#operations = new FuseNativeOperations(options.fileSystem, {
       uid: process.geteuid?.() ?? 0,
@@ -40,11 +61,15 @@ export class FuseNativeBackend implements Service, ReplySink {
   async start(): Promise<void> {
     const Fuse = await loadFuseNative();
     const point = await prepareMountPoint(this.#mountPath);
-    const fuse = new Fuse(point.path, this.#operations, {
+    const operations = guardOperations(this.#operations, {
+      counters: this.#counters,
+      log: this.#log,
+    });
+    const fuse = new Fuse(point.path, operations, {
       fsname: fileSystemName,
       subtype: 'isobar',
       defaultPermissions: true,
-      allowOther: process.geteuid?.() === 0,
+      allowOther: !mountsArePrivate(),
       timeout: false,
     });
     try {
@@ -62,6 +87,7 @@ export class FuseNativeBackend implements Service, ReplySink {
     this.#point = point;
   }
 
+  /** Unmounts, and waits half a second for callers to close what they have open; idempotent. */
   async stop(): Promise<void> {
     const fuse = this.#fuse;
     const point = this.#point;
@@ -70,16 +96,31 @@ export class FuseNativeBackend implements Service, ReplySink {
     const failure = await new Promise<Error | null>((resolve) => {
       fuse.unmount(resolve);
     });
+    // Someone else may have unmounted: then there is nothing to detach either.
     if (failure !== null) await detach(point.path);
+    // The mount is out of sight, but files that are open are served on until they are closed.
+    for (let wait = 0; this.#operations.openCount > 0 && wait < closingWaitsMax; wait += 1) {
+      await this.#clock.sleep(closingWaitMs);
+    }
     releaseMountPoint(point);
   }
 
-  /** Main thread only; the store thread answers through a {@link PostedReplySink}. */
+  /** Whether the mount is there; looks into the mount table, never at the mount. */
+  isMounted(): boolean {
+    return this.#point !== undefined && isMountedAt(this.#point.path);
+  }
+
+  /** Every request so far. */
+  get requests(): StageCounts {
+    return this.#counters.snapshot();
+  }
+
+  /** Main thread only. */
   reply(token: ReplyToken, result: number, writtenBytes: number | null): void {
     this.#operations.reply(token, result, writtenBytes);
   }
 
-  /** Answers what a {@link PostedReplySink} sends to the other end of `port`. */
+  /** Answers what the store thread posts to the other end of `port`. */
   receiveReplies(port: MessagePort): void {
     port.on('message', (reply: PostedReply) => {
       this.reply(reply.token, reply.result, reply.writtenBytes);
@@ -87,25 +128,11 @@ export class FuseNativeBackend implements Service, ReplySink {
   }
 }
 
+/** What the store thread posts for each reply. */
 interface PostedReply {
   readonly token: ReplyToken;
   readonly result: number;
   readonly writtenBytes: number | null;
-}
-
-/** The store thread's end: hands replies over to the main thread, where fuse-native lives. */
-export class PostedReplySink implements ReplySink {
-  readonly #port: MessagePort;
-
-  constructor(port: MessagePort) {
-    this.#port = port;
-  }
-
-  reply(token: ReplyToken, result: number, writtenBytes: number | null): void {
-    const reply: PostedReply = { token, result, writtenBytes };
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread's port, not a window
-    this.#port.postMessage(reply);
-  }
 }
 
 function mountRefused(path: string, cause: unknown): MountError {

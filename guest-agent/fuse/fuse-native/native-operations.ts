@@ -47,7 +47,14 @@ export class FuseNativeOperations implements NativeOperations, ReplySink {
     this.#tree = new PathTree(fileSystem);
   }
 
+  /** Files that are open. */
+  get openCount(): number {
+    return this.#files.size;
+  }
+
   reply(token: ReplyToken, result: number, writtenBytes: number | null): void {
+    // The outcome came before the reply: the file system takes it in before the caller can act on the reply.
+    this.#fileSystem.settle();
     const done = this.#waiting.get(token);
     this.#waiting.delete(token);
     done?.(result === 0 ? (writtenBytes ?? 0) : result);

@@ -50,7 +50,7 @@ exec { $ARGV[0] } @ARGV or die "$ARGV[0]: $!\n";
 /** Mounts as the calling user. Private unless /etc/fuse.conf has `user_allow_other`. Throws {@link MountError}. */
 export async function mountWithFusermount(path: string): Promise<DescriptorHolder> {
   assertDeviceUsable();
-  const isPrivate = !userMayAllowOther();
+  const isPrivate = mountsArePrivate();
   const options = [
     'rw,nosuid,nodev,default_permissions,fsname=isobar,subtype=isobar',
     ...(isPrivate ? [] : ['allow_other']),
@@ -156,6 +156,11 @@ function assertDeviceUsable(): void {
       { cause },
     );
   }
+}
+
+/** Whether only this user sees into mounts that it makes: it is not root and lacks `user_allow_other`. */
+export function mountsArePrivate(): boolean {
+  return process.geteuid?.() !== 0 && !userMayAllowOther();
 }
 
 /** fuse.conf(5): the option stands alone on its line. An unreadable file allows nothing. */

@@ -1,4 +1,7 @@
-import { OperatingError } from '../../../common/runtime/operating-error.ts';
+import {
+  OperatingError,
+  type OperatingErrorOptions,
+} from '../../../common/runtime/operating-error.ts';
 
 /**
  * Why the file system can't be mounted:
@@ -18,7 +21,14 @@ export type MountErrorCode =
   | 'mountpoint-denied'
   | 'mount-failed';
 
+/** What no other path for the mount would mend. */
+const setupCodes: readonly MountErrorCode[] = ['fuse-missing', 'mount-denied'];
+
 /** Mounting or unmounting failed; the message says what to do. Context: `path`, and `output` of the program. */
 export class MountError extends OperatingError<MountErrorCode> {
   override readonly name = 'MountError';
+
+  constructor(code: MountErrorCode, message: string, options: OperatingErrorOptions = {}) {
+    super(code, message, { needsSetup: setupCodes.includes(code), ...options });
+  }
 }

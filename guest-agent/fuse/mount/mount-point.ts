@@ -22,7 +22,7 @@ export interface MountPoint {
 export async function prepareMountPoint(path: string, mayHideContent = false): Promise<MountPoint> {
   const isOurs = await ensureDirectory(path);
   const real = realpathSync(path);
-  if (mountAt(readMountTable(), real)?.type === mountType) {
+  if (isMountedAt(real)) {
     throw new MountError(
       'mountpoint-busy',
       `${real} has a running Isobar mount; stop that agent, or choose another directory`,
@@ -37,6 +37,11 @@ export async function prepareMountPoint(path: string, mayHideContent = false): P
     );
   }
   return { path: real, isOurs };
+}
+
+/** Whether a mount of ours, alive or stale, is at `path`, which is absolute and free of links. */
+export function isMountedAt(path: string): boolean {
+  return mountAt(readMountTable(), path)?.type === mountType;
 }
 
 /** Removes a directory that was made for the mount, if nothing else has come into it. */

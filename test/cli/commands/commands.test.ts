@@ -207,6 +207,7 @@ describe('isobar status', () => {
     dataDirectory: '/data',
     mount: '/data/mount',
     mqttUrl: 'mqtt://127.0.0.1:1883',
+    isPrivateMount: false,
     processes: [{ name: 'guest-agent', pid: 17, startedAtUs: timeUs, restartCount: 0 }],
   };
   test("each stage's accepted, forwarded, dropped, failed, lag", async () => {
@@ -215,6 +216,7 @@ describe('isobar status', () => {
       primarySite: answer({ stages: {} }),
       hostCollector: new Hono().get('/v1/status', (context) =>
         context.json({
+          stages: { 'origin vm1': stages.stages.capture },
           vms: [{ vm: 'vm1', revision: 2, vmState: 'running', origin: stages.stages.capture }],
         }),
       ),
@@ -231,7 +233,9 @@ describe('isobar status', () => {
         'guest-agent     capture        1,234      1,234        0       1  4 ms',
       );
       const json = await run(['status', '--json']);
-      expect(JSON.parse(json.lines[0]!)).toMatchObject({
+      const report = JSON.parse(json.lines[0]!) as { readonly stages: readonly unknown[] };
+      expect(report.stages).toHaveLength(2);
+      expect(report).toMatchObject({
         up: { mount: '/data/mount' },
         vms: [{ vm: 'vm1', state: 'running', revision: 2 }],
         stages: [

@@ -5,7 +5,7 @@ import { Hono } from 'hono';
 import { describe, expect, test } from 'vitest';
 
 import { locateDataDirectory } from '../../../cli/data-directory.ts';
-import type { ProcessPart } from '../../../cli/up/process-part.ts';
+import type { MountProcessPart } from '../../../cli/up/process-part.ts';
 import { buildUp, type Up } from '../../../cli/up/up.ts';
 import { ControlServer } from '../../../common/control/control-server.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
@@ -19,9 +19,10 @@ import { temporaryDirectory } from '../../support/temporary-directory.ts';
 const clock = new SystemClock();
 
 /** A part that only notes what happens to it, around a service that may do something. */
-function part(name: string, events: string[], service?: Service): ProcessPart {
+function part(name: string, events: string[], service?: Service): MountProcessPart {
   return {
     name,
+    isPrivate: false,
     start: async () => {
       await service?.start();
       events.push(`start ${name}`);
