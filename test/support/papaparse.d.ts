@@ -2,6 +2,6 @@
 declare module 'papaparse' {
   export function parse(
     text: string,
-    options: { readonly delimiter: string; readonly newline: string },
-  ): { readonly data: readonly (readonly string[])[]; readonly errors: readonly unknown[] };
+    options: { readonly delimiter: string; readonly newline?: string },
+  ): { readonly data: string[][]; readonly errors: readonly unknown[] };
 }
