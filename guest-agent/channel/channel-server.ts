@@ -21,7 +21,10 @@ import type { RowStore } from './row-store.ts';
 export interface ChannelServerOptions extends GuestEndpointOptions {
   /** Differs at each start of the agent; at most 256 characters. */
   readonly agentInstance: string;
-  /** How often the host is told the watermark; what a window waits for beyond its end. */
+  /**
+   * How often the host is told the watermark; what a window waits for beyond its end. While nothing is published four
+   * times as rarely.
+   */
   readonly watermarkIntervalMs?: number;
   readonly timings?: ChannelTimings;
 }
@@ -34,6 +37,7 @@ export interface ChannelServerDeps {
 }
 
 const watermarkIntervalMsDefault = 250;
+const restingIntervalRatio = 4;
 
 /** A stream that came, and its session once a hello was heard. */
 interface Peer {
@@ -43,7 +47,7 @@ interface Peer {
 
 /**
  * The guest's end of the channel. One host at a time: a hello on a newer connection ends the older one. Without a
- * host nothing is kept and nothing waits; a slow host is told less often, never later what it asks for.
+ * host nothing is kept, nothing waits and no timer runs; a slow host is told less often, never later what it asks for.
  */
 export class ChannelServer implements Service {
   readonly name = 'guest-channel-server';
@@ -54,6 +58,9 @@ export class ChannelServer implements Service {
   readonly #counters = new StageCounters();
   readonly #peers = new Set<Peer>();
   readonly #cancels: Cancel[] = [];
+  #cancelTick: Cancel = () => {};
+  /** True while a watermark is due within the short interval. */
+  #isTickSoon = false;
 
   constructor(deps: ChannelServerDeps, options: ChannelServerOptions) {
     this.#deps = deps;
@@ -83,21 +90,22 @@ export class ChannelServer implements Service {
 
   /** @throws ChannelError `address-invalid`, `tls-files-unreadable`, `listen-failed` */
   async start(): Promise<void> {
-    const { store, clock } = this.#deps;
-    await this.#watcher.start();
+    const { store } = this.#deps;
     this.#cancels.push(
-      store.onPublished((publication) => this.#activeSession()?.published(publication)),
-      store.onLost((area, range) => this.#activeSession()?.lost(area, range.throughRowId)),
-      clock.every(this.#options.watermarkIntervalMs ?? watermarkIntervalMsDefault, () => {
-        this.#tick();
+      store.onPublished((publication) => {
+        const session = this.#activeSession();
+        if (session === undefined) return;
+        session.published(publication);
+        if (!this.#isTickSoon) this.#scheduleTick(true);
       }),
+      store.onLost((area, range) => this.#activeSession()?.lost(area, range.throughRowId)),
     );
     await this.#endpoint.start();
   }
 
   async stop(): Promise<void> {
     for (const cancel of this.#cancels.splice(0)) cancel();
-    await this.#watcher.stop();
+    this.#rest();
     const isStopped = this.#endpoint.stop();
     for (const { connection } of this.#peers) connection.close();
     await isStopped;
@@ -189,6 +197,8 @@ export class ChannelServer implements Service {
     if (peer.session?.id !== sessionId) {
       const deps = { store, log, counters: this.#counters };
       peer.session = new GuestSession(deps, peer.connection, sessionId);
+      this.#watcher.start();
+      this.#scheduleTick(true);
       peer.connection.session = sessionId;
       log.info('guest-channel-host-connected', { hostInstance, version });
     }
@@ -234,7 +244,27 @@ export class ChannelServer implements Service {
     peer.connection.close();
   }
 
+  #scheduleTick(isSoon: boolean): void {
+    const intervalMs = this.#options.watermarkIntervalMs ?? watermarkIntervalMsDefault;
+    this.#cancelTick();
+    this.#isTickSoon = isSoon;
+    this.#cancelTick = this.#deps.clock.after(
+      isSoon ? intervalMs : intervalMs * restingIntervalRatio,
+      () => {
+        this.#tick();
+      },
+    );
+  }
+
+  /** Without a host there is nobody to tell anything. */
+  #rest(): void {
+    this.#cancelTick();
+    this.#isTickSoon = false;
+    this.#watcher.stop();
+  }
+
   #tick(): void {
+    this.#scheduleTick(false);
     try {
       this.#activeSession()?.tick();
     } catch (error) {
@@ -246,6 +276,7 @@ export class ChannelServer implements Service {
   #endSession(peer: Peer): void {
     const endedSession = peer.session?.id ?? null;
     peer.session = undefined;
+    if (!this.hasHost) this.#rest();
     peer.connection.session = 0;
     this.#invite(peer, endedSession);
   }
@@ -261,6 +292,7 @@ export class ChannelServer implements Service {
     this.#peers.delete(peer);
     if (peer.session === undefined) return;
     peer.session = undefined;
+    if (!this.hasHost) this.#rest();
     void this.#deps.store.registerTables([]);
     this.#deps.log.info('guest-channel-host-gone', { reason, error: error?.message ?? null });
   }

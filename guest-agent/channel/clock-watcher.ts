@@ -1,6 +1,5 @@
 import type { ClockStep } from '../../common/channel/message.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
-import type { Service } from '../../common/runtime/service.ts';
 import type { BootClock } from './boot-clock.ts';
 
 /** How often the clocks are compared: a step is noticed at most this late. */
@@ -16,19 +15,19 @@ const bootTimeResolutionUs = 20_000;
 interface Reading {
   readonly wallUs: number;
   readonly monotonicUs: number;
-  readonly bootTimeUs: number;
 }
 
 /**
  * Notices when somebody sets the wall clock, by comparing it with the monotonic clock; and tells that from sleep,
  * during which the monotonic clock stands and the boot time and the wall clock go on.
  */
-export class ClockWatcher implements Service {
-  readonly name = 'clock-watcher';
+export class ClockWatcher {
   readonly #clock: Clock;
   readonly #bootClock: BootClock;
   readonly #report: (step: ClockStep) => void;
   #last: Reading | undefined;
+  /** Boot time less monotonic time: changes with sleep alone, so it is read again only after a jump. */
+  #bootOffsetUs = 0;
   #cancel: Cancel = () => {};
 
   constructor(
@@ -40,18 +39,19 @@ export class ClockWatcher implements Service {
     this.#report = report;
   }
 
-  start(): Promise<void> {
+  /** Begins to compare; does nothing when it does already. */
+  start(): void {
+    if (this.#last !== undefined) return;
     this.#last = this.#read();
+    this.#bootOffsetUs = this.#bootClock.bootTimeUs() - this.#last.monotonicUs;
     this.#cancel = this.#clock.every(checkIntervalMs, () => {
       this.check();
     });
-    return Promise.resolve();
   }
 
-  stop(): Promise<void> {
+  stop(): void {
     this.#cancel();
     this.#last = undefined;
-    return Promise.resolve();
   }
 
   /** Compares now instead of at the next interval: before the clock is read for something that matters. */
@@ -64,14 +64,16 @@ export class ClockWatcher implements Service {
     const wallJumpUs = now.wallUs - before.wallUs - elapsedUs;
     if (Math.abs(wallJumpUs) < stepMinUs) return;
 
-    const sleptUs = now.bootTimeUs - before.bootTimeUs - elapsedUs;
+    const bootTimeUs = this.#bootClock.bootTimeUs();
+    const sleptUs = bootTimeUs - now.monotonicUs - this.#bootOffsetUs;
+    this.#bootOffsetUs += sleptUs;
     const isSleep = Math.abs(wallJumpUs - sleptUs) <= bootTimeResolutionUs;
     const awakeUs = isSleep || sleptUs <= bootTimeResolutionUs ? 0 : sleptUs;
     this.#report({
       kind: 'clock-step',
       cause: isSleep && sleptUs > bootTimeResolutionUs ? 'resumed' : 'stepped',
       bootId: this.#bootClock.bootId,
-      bootTimeUs: now.bootTimeUs,
+      bootTimeUs,
       wallBeforeUs: before.wallUs + Math.round(elapsedUs + awakeUs),
       wallAfterUs: now.wallUs,
       noticedWithinUs: Math.max(0, Math.ceil(elapsedUs + Math.max(0, sleptUs))),
@@ -79,10 +81,6 @@ export class ClockWatcher implements Service {
   }
 
   #read(): Reading {
-    return {
-      wallUs: this.#clock.wallUs(),
-      monotonicUs: this.#clock.monotonicMs() * 1_000,
-      bootTimeUs: this.#bootClock.bootTimeUs(),
-    };
+    return { wallUs: this.#clock.wallUs(), monotonicUs: this.#clock.monotonicMs() * 1_000 };
   }
 }

@@ -91,6 +91,7 @@ export class GuestSession {
       return;
     }
     try {
+      this.#checkCursor(area, cursor.rowId);
       const state = this.#areas[area];
       const limits = {
         rowsMax: Math.min(request.rowsMax, fetchRowsMax),
@@ -117,9 +118,8 @@ export class GuestSession {
   }
 
   acknowledge({ area, cursor }: MessageOf<'acknowledge'>): void {
-    // An acknowledgement of another generation, or beyond what was published, would prune what nobody has.
+    // An acknowledgement of another generation would prune what nobody has.
     if (cursor.generation !== this.#store.generations()[area]) return;
-    if (cursor.rowId > this.#store.head(area)) return;
     this.#store.acknowledge(area, cursor.rowId);
   }
 
@@ -130,6 +130,17 @@ export class GuestSession {
     const timeUs = this.#store.watermarkUs();
     const [encrypted, unencrypted] = [this.#standing('encrypted'), this.#standing('unencrypted')];
     this.#connection.send({ kind: 'watermark', timeUs, areas: { encrypted, unencrypted } });
+  }
+
+  /**
+   * A host that stands beyond our head has rows that this database never had: it was rolled back together with its side
+   * file. The store decides, and begins a new generation; silence would skip every row up to the host's cursor.
+   */
+  #checkCursor(area: Area, rowId: number): void {
+    const headRowId = this.#store.head(area);
+    if (rowId <= headRowId) return;
+    this.#log.warn('guest-channel-host-is-ahead', { area, rowId, headRowId });
+    this.#store.acknowledge(area, rowId);
   }
 
   #announce(area: Area, tables: readonly string[], throughRowId: number): void {

@@ -49,7 +49,10 @@ export interface RowStore {
    * publication of a table that matches is announced; of others it may be. Must not reject.
    */
   registerTables(registrations: readonly Registration[]): Promise<void>;
-  /** Rows and lost ranges up to here are durable at the host and may go. */
+  /**
+   * Rows and lost ranges up to here are durable at the host and may go. A row id that was never given means that the
+   * database was rolled back: the store begins a new generation.
+   */
   acknowledge(area: Area, throughRowId: number): void;
   /** No row with an older `savedAtUs` will be published any more; read before {@link head}. Guest's wall time. */
   watermarkUs(): number;

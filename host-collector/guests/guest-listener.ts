@@ -24,13 +24,13 @@ export interface Watermark {
 
 /**
  * Who takes a guest's rows. `rows`, `lost`, `watermark` and `generationChanged` are called one after the other, in the
- * order in which they hold, and only after the promise of the `rows` before has resolved. Only `rows` may fail: a
- * rejected batch was not taken, and is fetched and given again.
+ * order in which they hold, and only after the promise of the one before has resolved. `rows` and `lost` may fail:
+ * what was rejected was not taken, and is fetched and given again.
  */
 export interface GuestListener {
   rows(batch: RowBatch): void | Promise<void>;
   /** Rows of (fromRowId, throughRowId] that the guest had to prune; with `cursor` as in a batch. */
-  lost(area: Area, range: LostRange, cursor: Cursor): void;
+  lost(area: Area, range: LostRange, cursor: Cursor): void | Promise<void>;
   watermark(watermark: Watermark): void;
   /** The database is another one; its rows begin anew at 0. `previous` is null when none was known. */
   generationChanged(area: Area, previous: string | null, generation: string): void;

@@ -92,9 +92,7 @@ export class HandOver {
       const range = clip(whole, fromRowId);
       addRows(range.fromRowId, range.fromRowId, false);
       const cursor = { generation, rowId: range.throughRowId };
-      const run = (): void => {
-        this.#listener.lost(area, range, cursor);
-      };
+      const run = (): void | Promise<void> => this.#listener.lost(area, range, cursor);
       steps.push({ area, cursor, endsBatch: false, rowCount: 0, run });
     }
     addRows(throughRowId, throughRowId, true);

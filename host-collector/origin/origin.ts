@@ -44,6 +44,8 @@ const retryDelayMs = 500;
 interface Member {
   readonly origin: VmOrigin;
   inbox: OriginEvent[];
+  /** The newest watermark that moves nothing by itself: it goes first in whatever is committed next. */
+  restingWatermarkUs: number | null;
   /** Callers whose rows are in the inbox. */
   waiting: Waiting[];
   vmState: VmState;
@@ -111,6 +113,7 @@ export class Origin implements Service {
     this.#members.set(descriptor.id, {
       origin,
       inbox: [],
+      restingWatermarkUs: null,
       waiting: [],
       vmState: 'unknown',
       nextStatusMs: clock.monotonicMs(),
@@ -166,7 +169,9 @@ export class Origin implements Service {
       },
       rows: (batch) => this.#takeRows(vm, batch),
       watermark: (guestTimeUs) => {
-        this.#put(vm, { kind: 'watermark', guestTimeUs });
+        if (member.inbox.length > 0 || member.origin.isMovedBy(guestTimeUs)) {
+          this.#put(vm, { kind: 'watermark', guestTimeUs });
+        } else member.restingWatermarkUs = guestTimeUs;
       },
       disconnected: () => {
         this.setVmState(vm, 'silent');
@@ -206,6 +211,7 @@ export class Origin implements Service {
       this.#deps.log.warn('origin-inbox-full', { vm, eventCount: member.inbox.length });
       return false;
     }
+    wakeWatermark(member);
     member.inbox.push(event);
     this.#schedule();
     return true;
@@ -239,6 +245,7 @@ export class Origin implements Service {
     const nowMs = this.#deps.clock.monotonicMs();
     const commit = this.#deps.database.transaction(() => {
       for (const member of members) {
+        wakeWatermark(member);
         const isStatusDue = member.nextStatusMs <= nowMs;
         if (isStatusDue) member.inbox.push({ kind: 'status', vmState: member.vmState });
         member.origin.commitEvents(member.inbox, nowUs);
@@ -310,6 +317,14 @@ export class Origin implements Service {
 }
 
 const keptKinds: ReadonlySet<OriginEvent['kind']> = new Set(['plan', 'generation', 'watermark']);
+
+/** It came before what comes now. */
+function wakeWatermark(member: Member): void {
+  const guestTimeUs = member.restingWatermarkUs;
+  if (guestTimeUs === null) return;
+  member.restingWatermarkUs = null;
+  member.inbox.push({ kind: 'watermark', guestTimeUs });
+}
 
 function rejectAll(member: Member, error: OriginError): void {
   const { waiting } = member;

@@ -85,6 +85,12 @@ export class VmOrigin {
     return this.#cursors[area];
   }
 
+  /** Whether a watermark does something now; else it can wait for whatever comes next. */
+  isMovedBy(guestTimeUs: number): boolean {
+    const { timeUs, uncertaintyUs } = correctTime(this.#rows.clock, guestTimeUs);
+    return this.#engine.isMovedBy(timeUs - uncertaintyUs);
+  }
+
   /** Reads what is durable: at start, and after a commit that failed. */
   load(): void {
     this.#engine = this.#engineStore.load() ?? new SpecifierEngine(this.#bounds);
@@ -239,7 +245,7 @@ export class VmOrigin {
   #takeWatermark(timeUs: number, emit: (delivery: Delivery) => void): void {
     if (this.#guestWatermarkUs !== null && timeUs <= this.#guestWatermarkUs) return;
     this.#guestWatermarkUs = timeUs;
-    this.#apply({ kind: 'watermark', timeUs }, emit, this.#engine.isStateful);
+    this.#apply({ kind: 'watermark', timeUs }, emit, this.#engine.heedsWatermarks);
   }
 
   /**

@@ -141,9 +141,19 @@ export class SpecifierEngine {
     this.#advance(emit);
   }
 
-  /** True when watermarks and time can matter: some specifier keeps something. */
-  get isStateful(): boolean {
-    return this.#runs.some(({ run }) => !run.isStateless);
+  /** True when the guest's watermarks can matter: some specifier of its data points keeps something. */
+  get heedsWatermarks(): boolean {
+    return this.#runs.some(({ run, origin }) => origin !== 'host' && !run.isStateless);
+  }
+
+  /** Whether this watermark makes something happen now; one that does not can wait for the next input. */
+  isMovedBy(watermarkUs: number): boolean {
+    return this.#runs.some(
+      ({ run, origin }) =>
+        origin !== 'host' &&
+        (run.nextDueUs() <= watermarkUs ||
+          run.lateDueUs(this.#progress(origin)) < Number.POSITIVE_INFINITY),
+    );
   }
 
   /** True when these measurements leave nothing behind in the engine, whatever they are. */

@@ -64,13 +64,11 @@ function channelListener(
       await origin.rows({ area, generation, rows, lost: [], throughRowId: rowId });
       acknowledge(area, cursor);
     },
-    lost: (area, range, { generation, rowId }) => {
-      const batch = { area, generation, rows: [], lost: [range], throughRowId: rowId };
-      // The guest repeats the range until the cursor is beyond it, so a failed commit forgets nothing.
-      origin.rows(batch).catch((error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
-        log.warn('guest-loss-not-recorded', { area, reason });
-      });
+    lost: async (area, range, cursor) => {
+      const { generation, rowId } = cursor;
+      // Rejected when the commit fails: no row behind it is taken, so the guest is asked for it again.
+      await origin.rows({ area, generation, rows: [], lost: [range], throughRowId: rowId });
+      acknowledge(area, cursor);
     },
     watermark: ({ timeUs }) => {
       origin.watermark(timeUs);

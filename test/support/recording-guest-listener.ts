@@ -20,6 +20,9 @@ export class RecordingGuestListener implements GuestListener {
   /** Called with each batch; what it returns is what `rows` returns. */
   onRows: ((batch: RowBatch) => void | Promise<void>) | undefined;
 
+  /** Called with each lost range; what it returns is what `lost` returns. */
+  onLost: ((range: LostRange) => Promise<void>) | undefined;
+
   rows(batch: RowBatch): void | Promise<void> {
     const taken = this.onRows?.(batch);
     const keep = (): void => {
@@ -30,9 +33,12 @@ export class RecordingGuestListener implements GuestListener {
     return taken === undefined ? keep() : taken.then(keep);
   }
 
-  lost(area: Area, range: LostRange, cursor: Cursor): void {
-    this.lostRanges.push(range);
-    this.events.push(`lost ${area} ${range.fromRowId}-${cursor.rowId}`);
+  lost(area: Area, range: LostRange, cursor: Cursor): void | Promise<void> {
+    const keep = (): void => {
+      this.lostRanges.push(range);
+      this.events.push(`lost ${area} ${range.fromRowId}-${cursor.rowId}`);
+    };
+    return this.onLost === undefined ? keep() : this.onLost(range).then(keep);
   }
 
   watermark(watermark: Watermark): void {

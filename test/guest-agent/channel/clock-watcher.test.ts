@@ -5,7 +5,7 @@ import { SystemBootClock } from '../../../guest-agent/channel/boot-clock.ts';
 import { ClockWatcher } from '../../../guest-agent/channel/clock-watcher.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
-async function startWatcher() {
+function startWatcher() {
   const clock = new ManualClock();
   const steps: ClockStep[] = [];
   let sleptUs = 0;
@@ -16,7 +16,7 @@ async function startWatcher() {
   const watcher = new ClockWatcher({ clock, bootClock }, (step) => {
     steps.push(step);
   });
-  await watcher.start();
+  watcher.start();
   return {
     clock,
     steps,
@@ -32,7 +32,7 @@ describe('ClockWatcher', () => {
   test.each([3_600_000_000, -3_600_000_000, 6_000])(
     'detects a step of the wall clock against the monotonic clock: %d us',
     async (deltaUs) => {
-      const { clock, steps } = await startWatcher();
+      const { clock, steps } = startWatcher();
       await clock.advance(10_000);
       expect(steps).toEqual([]);
       const beforeUs = clock.wallUs();
@@ -55,7 +55,7 @@ describe('ClockWatcher', () => {
   );
 
   test('says nothing of slewing', async () => {
-    const { clock, steps } = await startWatcher();
+    const { clock, steps } = startWatcher();
     for (let second = 0; second < 60; second += 1) {
       clock.stepWall(500);
       await clock.advance(1_000);
@@ -64,18 +64,18 @@ describe('ClockWatcher', () => {
   });
 
   test('tells sleep, in which the boot time goes on, from a step', async () => {
-    const { clock, steps, sleep } = await startWatcher();
+    const { clock, steps, sleep } = startWatcher();
     sleep(60_000_000);
     await clock.advance(500);
     expect(steps).toMatchObject([{ cause: 'resumed', noticedWithinUs: 60_500_000 }]);
   });
 
   test('is asked before the clock is read for something that matters', async () => {
-    const { clock, steps, watcher } = await startWatcher();
+    const { clock, steps, watcher } = startWatcher();
     clock.stepWall(-1_000_000);
     watcher.check();
     expect(steps).toMatchObject([{ cause: 'stepped', noticedWithinUs: 0 }]);
-    await watcher.stop();
+    watcher.stop();
     clock.stepWall(-1_000_000);
     await clock.advance(1_000);
     expect(steps).toHaveLength(1);

@@ -239,6 +239,32 @@ describe('guest channel', () => {
     }
   });
 
+  test('a lost range whose commit fails is reported again, before any row behind it', async () => {
+    await using pair = await startPair();
+    await pair.client.stop();
+    pair.store.publish(numbers(4));
+    pair.store.prune('unencrypted', 0, 2);
+    const listener = new RecordingGuestListener();
+    let refusals = 2;
+    listener.onLost = async () => {
+      await Promise.resolve();
+      refusals -= 1;
+      if (refusals >= 0) throw new Error('the disk is full');
+    };
+    const client = await startHost(listener, { address: `unix:${pair.path}` });
+    await eventually(() => listener.given.length === 2, timeout);
+    expect(listener.events.slice(2)).toEqual(['lost unencrypted 0-2', 'rows unencrypted 3,4']);
+    await client.stop();
+  });
+
+  test('a host whose cursor is beyond the head tells the store, which begins a new generation', async () => {
+    await using pair = await startPair(undefined, {
+      resumeFrom: { unencrypted: { generation: 'generation-1-u', rowId: 7 } },
+    });
+    await eventually(() => pair.store.acknowledged.unencrypted === 7, timeout);
+    expect(pair.listener.given).toEqual([]);
+  });
+
   test('rows that the host already has are not reported as lost', async () => {
     await using pair = await startPair();
     pair.store.publish(numbers(5));

@@ -138,6 +138,20 @@ describe('Origin', () => {
     await origin.stop();
   });
 
+  test('a watermark that closes no window costs no commit, and the next status says it', async () => {
+    const { guest, records, forwarded, origin, clock } = await start();
+    await guest.rows(batch('g', 1, 1));
+    const before = forwarded.length;
+    for (let second = 0; second < 4; second += 1) {
+      guest.watermark(1_700_000_000_000_000 + second * 1_000_000);
+      await clock.advance(1_000);
+    }
+    expect(forwarded.length).toBe(before);
+    await clock.advance(1_000);
+    expect(records('status').at(-1)).toMatchObject({ watermarkUs: 1_700_000_003_000_000 });
+    await origin.stop();
+  });
+
   test('rows that the guest gave up are a lost record, never silence', async () => {
     const { guest, records, origin } = await start();
     const lost = [{ fromRowId: 0, throughRowId: 4, count: 4, reason: 'pruned' }];
