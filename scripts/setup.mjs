@@ -23,6 +23,7 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const purpose = process.argv.includes('test') ? 'test' : 'start';
 const stampPath = join(root, 'node_modules', '.isobar-setup');
+const commandPath = join(root, 'dist', 'cli', 'main.js');
 const exitCodeConfig = 78;
 
 /** A reason to stop that a person can do something about. */
@@ -30,8 +31,17 @@ class SetupError extends Error {}
 
 try {
   checkPlatform();
-  providePackages(filePackages());
-  installDependencies();
+  const key = dependencyKey();
+  const isCurrent = existsSync(stampPath) && readFileSync(stampPath, 'utf8') === key;
+  if (!isCurrent) installDependencies();
+  // Asked only now, so that one list names all that is missing: only npm knows whether SQLite has to be compiled.
+  const isSqliteMissing = !isCurrent && !sqliteLoads() && !fetchSqlite();
+  providePackages([...systemPackages(), ...(isSqliteMissing ? compilerPackages() : [])]);
+  if (isSqliteMissing) compileSqlite();
+  if (!isCurrent) {
+    linkCommand();
+    writeFileSync(stampPath, key);
+  }
   build();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
@@ -49,24 +59,51 @@ function checkPlatform() {
   if (major < 20 || (major === 20 && minor < 19)) {
     throw new SetupError(`needs Node 20.19 or newer; this is ${process.versions.node}`);
   }
-  if (purpose === 'start' && !existsSync('/dev/fuse')) {
-    throw new SetupError(
-      '/dev/fuse is missing. On a machine of its own: modprobe fuse. In a container: start it with --device /dev/fuse --cap-add SYS_ADMIN',
-    );
-  }
+  const obstacle = fuseObstacle();
+  if (obstacle === undefined) return;
+  if (purpose === 'start') throw new SetupError(obstacle);
+  process.stderr.write(`isobar: ${obstacle}\n  going on without: tests that mount are skipped\n`);
 }
 
-/** System packages for the file system itself, and whether we can go on without each. */
-function filePackages() {
-  const packages = [];
-  if (findProgram('fusermount3') === undefined) {
-    packages.push({ name: 'fuse3', why: 'mounts as a user', isOptional: purpose === 'test' });
+function fuseObstacle() {
+  if (!existsSync('/dev/fuse')) {
+    return '/dev/fuse is missing. On a machine of its own, as root: modprobe fuse. In a container: start it with --device /dev/fuse --cap-add SYS_ADMIN';
   }
-  const isFuse2Missing = !run('ldconfig', ['-p'], { quiet: true }).stdout.includes('libfuse.so.2');
-  if (purpose === 'test' && isFuse2Missing) {
+  if (!isAccessible('/dev/fuse', constants.R_OK | constants.W_OK)) {
+    return '/dev/fuse is closed to this user. As root: chmod 666 /dev/fuse';
+  }
+  return undefined;
+}
+
+/** System packages that are missing, why each is needed, and whether we can go on without. */
+function systemPackages() {
+  const packages = [];
+  const isTest = purpose === 'test';
+  // Root mounts by itself; the tests also mount as other users.
+  const isRoot = process.getuid() === 0;
+  if (isRoot && findProgram('mount') === undefined) {
+    packages.push({ name: 'mount', why: 'mounts', isOptional: isTest });
+  }
+  if ((isTest || !isRoot) && findProgram('fusermount3') === undefined) {
+    packages.push({ name: 'fuse3', why: 'mounts as a user', isOptional: isTest });
+  }
+  if (!isTest) return packages;
+  if (!run('ldconfig', ['-p'], { quiet: true }).stdout.includes('libfuse.so.2')) {
     packages.push({ name: 'libfuse2', why: 'for the fuse-native backend', isOptional: true });
   }
+  if (findProgram('cc') === undefined) {
+    const why = 'compiles system calls that no program makes';
+    packages.push({ name: 'gcc', why, isOptional: true });
+    packages.push({ name: 'libc6-dev', why: 'for gcc', isOptional: true });
+  }
   return packages;
+}
+
+function compilerPackages() {
+  const why = 'compiles SQLite, of which no prebuilt binary can be had here';
+  return ['g++', 'make', 'python3']
+    .filter((name) => findProgram(name) === undefined)
+    .map((name) => ({ name, why, isOptional: false }));
 }
 
 /** Installs what is missing where that is possible and allowed; else says which command does. */
@@ -109,44 +146,30 @@ function installObstacle() {
   return undefined;
 }
 
-/** npm ci without install scripts (none but SQLite's is needed), then SQLite's addon, prebuilt or compiled. */
-function installDependencies() {
-  const key = createHash('sha256')
+/** What node_modules must be made for again when it changes. */
+function dependencyKey() {
+  return createHash('sha256')
     .update(readFileSync(join(root, 'package-lock.json')))
     .update(`${process.version} ${process.arch}`)
     .digest('hex');
-  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === key) return;
-  process.stderr.write('isobar: installing dependencies\n');
-  const installed = run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {});
-  if (installed.status !== 0) throw new SetupError('npm ci failed; its output is above');
-  if (!sqliteLoads()) provideSqlite();
-  linkCommand();
-  writeFileSync(stampPath, key);
 }
 
-function provideSqlite() {
-  const directory = join(root, 'node_modules', 'better-sqlite3');
-  const prebuilt = run(
-    process.execPath,
-    [join(root, 'node_modules', 'prebuild-install', 'bin.js')],
-    {
-      cwd: directory,
-      quiet: true,
-    },
-  );
-  if (prebuilt.status === 0 && sqliteLoads()) return;
-  const tools = [
-    ['g++', 'g++'],
-    ['make', 'make'],
-    ['python3', 'python3'],
-  ].filter(([program]) => findProgram(program) === undefined);
-  providePackages(
-    tools.map(([, name]) => ({
-      name,
-      why: 'compiles SQLite, of which no prebuilt binary can be had here',
-      isOptional: false,
-    })),
-  );
+/** npm ci without install scripts: none but SQLite's is needed. The compiler is one of the dev dependencies. */
+function installDependencies() {
+  process.stderr.write('isobar: installing dependencies\n');
+  const args = ['ci', '--ignore-scripts', '--include=dev', '--no-audit', '--no-fund'];
+  const installed = run('npm', args, {});
+  if (installed.status !== 0) throw new SetupError('npm ci failed; its output is above');
+}
+
+/** The prebuilt binary that its makers publish, where it can be had. */
+function fetchSqlite() {
+  const program = join(root, 'node_modules', 'prebuild-install', 'bin.js');
+  const cwd = join(root, 'node_modules', 'better-sqlite3');
+  return run(process.execPath, [program], { cwd, quiet: true }).status === 0 && sqliteLoads();
+}
+
+function compileSqlite() {
   process.stderr.write('isobar: compiling SQLite; this takes some minutes, once\n');
   // Node's own headers, where the installation has them, save fetching them.
   const prefix = dirname(dirname(process.execPath));
@@ -173,12 +196,13 @@ function linkCommand() {
   symlinkSync(join('..', '..', 'dist', 'cli', 'main.js'), link);
 }
 
-/** Incremental: only what changed is compiled. */
+/** Incremental: only what changed is compiled. The compiler's notes lie in dist/ and don't notice files that are gone. */
 function build() {
+  if (!existsSync(commandPath)) rmSync(join(root, 'dist'), { recursive: true, force: true });
   const compiler = join(root, 'node_modules', '.bin', 'tsc');
   const built = run(compiler, ['-p', 'tsconfig.build.json'], {});
   if (built.status !== 0) throw new SetupError('the build failed; its output is above');
-  chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755);
+  chmodSync(commandPath, 0o755);
 }
 
 /** With `quiet` the output is kept for whoever asks; else it goes to the terminal. */
@@ -197,14 +221,16 @@ function findProgram(name) {
   const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
   return directories
     .map((directory) => join(directory, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
+    .find((path) => isAccessible(path, constants.X_OK));
+}
+
+function isAccessible(path, mode) {
+  try {
+    accessSync(path, mode);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function lastLines(text) {
