@@ -192,7 +192,7 @@ export class AreaState {
   withdraw(save: HeldSave): void {
     this.begin();
     if (save.place.kind === 'aside') this.#deleteHeld.run(save.place.heldId);
-    else this.tables.deleteRows(save.table, save.place.fromRowId, save.place.throughRowId);
+    else this.#deleteRows(save.table, save.place);
     this.undo.delete(this.held, save.handle);
   }
 
@@ -231,7 +231,7 @@ export class AreaState {
       isOpaque ? null : encodeRows(save.rows),
       isOpaque ? content : null,
     );
-    this.tables.deleteRows(save.table, save.place.fromRowId, save.place.throughRowId);
+    this.#deleteRows(save.table, save.place);
     this.hold({ ...save, place: { kind: 'aside', heldId: Number(lastInsertRowid) } });
   }
 
@@ -242,5 +242,13 @@ export class AreaState {
       if (oldest === undefined || savedAtUs < oldest) oldest = savedAtUs;
     }
     return oldest;
+  }
+
+  #deleteRows(
+    table: string,
+    { fromRowId, throughRowId }: { readonly fromRowId: number; readonly throughRowId: number },
+  ): void {
+    this.tables.deleteRows(table, fromRowId, throughRowId);
+    this.tables.takeBack(table, fromRowId, throughRowId);
   }
 }

@@ -29,6 +29,9 @@ interface InsertedRow {
   readonly table: string;
 }
 
+/** Dropping a column rewrites its table: a larger one keeps the column. */
+const rewrittenRowsMax = 1_000;
+
 const collectFunction = 'isobar_collect_row';
 
 /**
@@ -107,6 +110,24 @@ export class KpiTables {
       .run(fromRowId, throughRowId);
   }
 
+  /**
+   * After {@link deleteRows}: takes back the table, or the columns, that only those rows needed. A program that saves the
+   * labels first and the values later would otherwise leave `column1` beside its labels for ever.
+   */
+  takeBack(tableName: string, fromRowId: number, throughRowId: number): void {
+    const table = this.#tables.get(foldCase(tableName));
+    if (table === undefined) return;
+    const layouts = this.#layouts(table.name);
+    const newest = layouts.at(-1);
+    // Only the newest layout can be taken back: rows of later ones may be there.
+    if (newest === undefined || newest.firstRowId < fromRowId || newest.firstRowId > throughRowId) {
+      return;
+    }
+    const before = layouts.filter(({ firstRowId }) => firstRowId < fromRowId);
+    if (before.length === 0) this.#dropIfEmpty(table);
+    else this.#dropColumns(table, fromRowId, layouts, before);
+  }
+
   /** Whether {@link watch} was last called with any pattern. */
   hasWatch = false;
 
@@ -146,6 +167,46 @@ export class KpiTables {
     this.#undo.record(() => {
       this.#inserted.length = count;
     });
+  }
+
+  #layouts(table: string): readonly { readonly firstRowId: number; readonly columns: string }[] {
+    return this.#database
+      .prepare<[string], { firstRowId: number; columns: string }>(
+        `SELECT first_row_id AS firstRowId, columns FROM "/layouts" WHERE table_name = ?
+         ORDER BY first_row_id`,
+      )
+      .all(table);
+  }
+
+  #dropIfEmpty(table: KpiTable): void {
+    const quoted = quoteIdentifier(table.name);
+    if (this.#database.prepare(`SELECT 1 FROM ${quoted} LIMIT 1`).get() !== undefined) return;
+    this.#database.exec(`DROP TABLE ${quoted}`);
+    this.#database.prepare('DELETE FROM "/layouts" WHERE table_name = ?').run(table.name);
+    this.#undo.delete(this.#tables, foldCase(table.name));
+  }
+
+  #dropColumns(
+    table: KpiTable,
+    fromRowId: number,
+    layouts: readonly { readonly columns: string }[],
+    before: readonly { readonly columns: string }[],
+  ): void {
+    this.#database
+      .prepare('DELETE FROM "/layouts" WHERE table_name = ? AND first_row_id >= ?')
+      .run(table.name, fromRowId);
+    const quoted = quoteIdentifier(table.name);
+    const isLarge =
+      this.#database.prepare(`SELECT 1 FROM ${quoted} LIMIT 1 OFFSET ?`).get(rewrittenRowsMax) !==
+      undefined;
+    const kept = new Set(before.flatMap(({ columns }) => layoutColumns(columns)).map(foldCase));
+    const dropped = layouts
+      .flatMap(({ columns }) => layoutColumns(columns))
+      .filter((column) => !kept.has(foldCase(column)));
+    for (const column of isLarge ? [] : new Set(dropped)) {
+      this.#database.exec(`ALTER TABLE ${quoted} DROP COLUMN ${quoteIdentifier(column)}`);
+    }
+    this.#undo.set(this.#tables, foldCase(table.name), this.#load(table.name));
   }
 
   #load(name: string): KpiTable {

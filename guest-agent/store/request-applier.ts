@@ -94,6 +94,7 @@ export class RequestApplier {
     if ('errno' in read) return this.#refuse(path, request.savedAtUs, request.content, read);
     state.begin();
     if (held !== undefined) state.withdraw(held);
+    this.#publishNewName(request);
     if (request.replaced !== null) this.#end(request.replaced);
     if (request.filePath !== null) {
       const { file, filePath, attributes, content } = request;
@@ -122,6 +123,14 @@ export class RequestApplier {
       dueMs: request.publishes ? newNameUntilMs : nowMs + this.#options.publishHoldMs,
     });
     return 0;
+  }
+
+  /** A new file that is saved again is not a temporary one: its first save goes before the second. */
+  #publishNewName({ file, handle }: SaveRequest): void {
+    for (const save of this.#state.held.values()) {
+      const isOfNewName = save.newNameUntilMs > 0 && save.handle !== handle;
+      if (isOfNewName && save.file === file) this.#state.publish(save);
+    }
   }
 
   #append(request: AppendRequest): number {

@@ -69,8 +69,8 @@ export class SizeKeeper {
 
   /** Copies the WAL into the database when much was written. Between two batches only. */
   afterReplies(): void {
-    if (this.#writtenBytes >= this.#options.checkpointBytes)
-      this.#checkpoint('PASSIVE', noteIntervalMs);
+    if (this.#writtenBytes < this.#options.checkpointBytes) return;
+    this.#checkpoint('PASSIVE', noteIntervalMs);
   }
 
   /**

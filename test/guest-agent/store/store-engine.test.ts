@@ -65,6 +65,32 @@ describe('StoreEngine: saves', () => {
     expect(store.rows('log').map(({ cpu }) => cpu)).toEqual([1, 3, 1, 3]);
   });
 
+  test('a FLUSH can’t tell that a save is over: what a replaced first part needed leaves no trace', () => {
+    using store = new StoreFixture();
+    const columns = (table: string): unknown =>
+      store.withDatabase((db) =>
+        db.prepare(`SELECT name FROM pragma_table_info('${table}')`).pluck().all(),
+      );
+    store.engine.apply([saveOf('load', 'cpu,mem\n', { publishes: false })]);
+    expect(columns('load')).toEqual(['row_id', 'saved_at_us', 'column1', 'column2']);
+    store.engine.apply([saveOf('load', 'cpu,mem\n1,2\n')]);
+    expect(columns('load')).toEqual(['row_id', 'saved_at_us', 'cpu', 'mem']);
+    expect(store.rows('load')).toEqual([{ row_id: 2, saved_at_us: 1_000, cpu: 1, mem: 2 }]);
+
+    store.engine.apply([saveOf('load', 'cpu,mem\n', { publishes: false, handle: 2 })]);
+    store.engine.apply([saveOf('load', 'cpu,mem\n3,4\n', { handle: 2 })]);
+    expect(columns('load')).toEqual(['row_id', 'saved_at_us', 'cpu', 'mem']);
+    expect(store.rows('load').map(({ cpu }) => cpu)).toEqual([1, 3]);
+  });
+
+  test('a new file made with O_EXCL that is saved again has its first save first', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('new', '1\n', { holdsNewName: true })]);
+    store.engine.apply([saveOf('new', '2\n', { handle: 2 })]);
+    expect(store.engine.frontier('unencrypted')).toBe(2);
+    expect(store.rows('new').map(({ column1 }) => column1)).toEqual([1, 2]);
+  });
+
   test('busyMaxMs, then EAGAIN; a save without a waiter is done later', () => {
     using store = new StoreFixture({ busyMaxMs: 5 });
     store.engine.apply([saveOf('a', '1')]);
