@@ -23,9 +23,8 @@ const rememberedTablesMax = 4_096;
 
 /** Which tables got rows since when, so that a fetch need not look into all of them. */
 interface RecentTables {
-  /** Every watched table with a row after this, and published through `throughRowId`, is in `newest`. */
+  /** Every watched table with a published row after this is in `newest`. */
   sinceRowId: number;
-  throughRowId: number;
   readonly newest: Map<string, number>;
 }
 
@@ -124,7 +123,10 @@ export class StorePart implements Service, RowStore {
   }
 
   head(area: Area): number {
-    return this.#thread.progress.frontier(area);
+    const rowId = this.#thread.progress.frontier(area);
+    // Its publications are announced before it is told: nobody may pass over rows that they never heard of.
+    this.#thread.takeMessages();
+    return rowId;
   }
 
   fetch(
@@ -133,11 +135,9 @@ export class StorePart implements Service, RowStore {
     limits: FetchLimits,
     isWanted: (table: string) => boolean,
   ): FetchedRows {
-    const headRowId = this.head(area);
+    const throughRowId = this.head(area);
     const recent = this.#recent[area];
     const isKnown = recent !== undefined && afterRowId >= recent.sinceRowId;
-    // The head may be ahead of the publications that were heard of: their tables come with the next fetch.
-    const throughRowId = isKnown ? Math.min(headRowId, recent.throughRowId) : headRowId;
     const fetched = this.reader.fetch({
       area,
       afterRowId,
@@ -150,7 +150,7 @@ export class StorePart implements Service, RowStore {
       .lost(area, afterRowId)
       .filter((range) => range.throughRowId <= fetched.throughRowId)
       .map((range) => lostRange(range.rowCount, range.fromRowId, range.throughRowId));
-    return { ...fetched, lost, hasMore: fetched.hasMore || throughRowId < headRowId };
+    return { ...fetched, lost };
   }
 
   async registerTables(registrations: readonly Registration[]): Promise<void> {
@@ -205,10 +205,9 @@ export class StorePart implements Service, RowStore {
         return;
       }
       case 'watched': {
-        const rowId = this.head(message.area);
+        const rowId = this.#thread.progress.frontier(message.area);
         this.#recent[message.area] = {
           sinceRowId: rowId,
-          throughRowId: rowId,
           newest: new Map(),
         };
         this.#watched[message.area].shift()?.();
@@ -231,7 +230,6 @@ export class StorePart implements Service, RowStore {
   #remember(area: Area, tables: readonly string[], throughRowId: number): void {
     const recent = this.#recent[area];
     if (recent === undefined) return;
-    recent.throughRowId = Math.max(recent.throughRowId, throughRowId);
     for (const table of tables) recent.newest.set(table, throughRowId);
     if (recent.newest.size > rememberedTablesMax) {
       recent.newest.clear();

@@ -83,15 +83,16 @@ export function runStoreLoop(deps: {
       if (command.kind !== 'stop') carryOut(engine, command, tell);
     }
     const dueMs = engine.tick();
+    // Before the frontier rises: whoever sees it can hear of what is below it.
+    for (const event of engine.takeEvents()) {
+      // Without a watch nobody fetches by event, and each message would wake the main thread.
+      if (event.kind !== 'published' || engine.isWatched(event.area)) tell(event);
+    }
     const frontiers = {
       encrypted: engine.frontier('encrypted'),
       unencrypted: engine.frontier('unencrypted'),
     };
     progress.endBatch(frontiers, engine.oldestHeldUs(), queue.isEmpty);
-    for (const event of engine.takeEvents()) {
-      // Without a watch nobody fetches by event, and each message would wake the main thread.
-      if (event.kind !== 'published' || engine.isWatched(event.area)) tell(event);
-    }
     engine.afterReplies();
     if (commands.some(({ kind }) => kind === 'stop') && queue.isEmpty) return;
     if (signal.count() !== signalCount) continue;

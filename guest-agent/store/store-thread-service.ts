@@ -1,5 +1,10 @@
 import assert from 'node:assert';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import {
+  MessageChannel,
+  type MessagePort,
+  receiveMessageOnPort,
+  Worker,
+} from 'node:worker_threads';
 
 import type { LogLevel } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
@@ -89,6 +94,21 @@ export class StoreThreadService implements Service {
         });
       });
     });
+  }
+
+  /**
+   * Hands over what the thread has said so far, without waiting for the event loop. A frontier that was read before is
+   * then fully announced: the thread tells of rows first and raises the frontier after.
+   */
+  takeMessages(): void {
+    if (this.#port === undefined) return;
+    for (;;) {
+      const received: { readonly message: StoreMessage } | undefined = receiveMessageOnPort(
+        this.#port,
+      );
+      if (received === undefined) return;
+      this.#onMessage(received.message);
+    }
   }
 
   /** Replaces the triggers of `area`; `watched` follows when they are in place. */
