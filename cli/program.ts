@@ -26,10 +26,8 @@ export function buildProgram(context: CommandContext): Command {
     .option('--data-dir <directory>', 'the instance to start or to talk to ($ISOBAR_DATA_DIR)')
     .option('--debug', 'show where an error came from')
     .helpOption('-h, --help', 'show this help')
-    .helpCommand('help [command]', 'show the help of a command')
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
-    .showSuggestionAfterError()
-    .showHelpAfterError('(isobar help shows how)');
+    .showSuggestionAfterError();
   addUpCommand(program, context);
   addWatchCommand(program, context);
   addQueryCommand(program, context);
@@ -48,18 +46,23 @@ export function buildProgram(context: CommandContext): Command {
     'primary-site',
   );
   addCompletionCommands(program, context);
+  addHelpCommand(program);
   examples(program, [
     ['isobar up', 'run everything on this machine'],
     ['isobar watch', 'in a second terminal: measurements as they arrive'],
     ['isobar help watch', 'more about a command'],
   ]);
   forEachCommand(program, (command) => {
-    command.exitOverride().configureOutput({
-      writeOut: (text) => void context.output.line(text.trimEnd()),
-      writeErr: (text) => {
-        context.output.remark(text.trimEnd());
-      },
-    });
+    command
+      .helpCommand(false)
+      .showHelpAfterError(`(${pathOf(command)} --help shows how)`)
+      .exitOverride()
+      .configureOutput({
+        writeOut: (text) => void context.output.line(text.trimEnd()),
+        writeErr: (text) => {
+          context.output.remark(text.trimEnd());
+        },
+      });
   });
   return program;
 }
@@ -99,6 +102,32 @@ function report(error: unknown, debugs: boolean, context: CommandContext): void 
   } else {
     output.remark(`${label} ${error.message}`);
   }
+}
+
+/** `isobar help vm add`: any depth, and an error for what does not exist. */
+function addHelpCommand(program: Command): void {
+  program
+    .command('help')
+    .description('show the help of a command')
+    .argument('[command...]', 'its words: vm add')
+    .action((words: readonly string[]) => {
+      let command = program;
+      for (const word of words) {
+        const child = command.commands.find((each) => each.name() === word);
+        if (child === undefined) {
+          throw new UsageError(
+            `there is no command '${pathOf(command)} ${word}'; ${pathOf(command)} --help lists those there are`,
+          );
+        }
+        command = child;
+      }
+      command.outputHelp();
+    });
+}
+
+/** `isobar vm add` */
+function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
 }
 
 function forEachCommand(command: Command, act: (command: Command) => void): void {

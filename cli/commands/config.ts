@@ -94,6 +94,6 @@ function kindOf(file: string, document: unknown, choice: string | undefined): Do
   const kind = documentKinds[name];
   if (kind !== undefined) return kind;
   throw new UsageError(
-    `what ${file} is does not show: add --as ${Object.keys(documentKinds).join('|')}`,
+    `${file} does not say what it is: add --as ${Object.keys(documentKinds).join('|')}`,
   );
 }

@@ -1,4 +1,4 @@
-import { mountsArePrivate } from '../../guest-agent/fuse/mount/fusermount.ts';
+import { assertDeviceUsable, mountsArePrivate } from '../../guest-agent/fuse/mount/fusermount.ts';
 import {
   isMountedAt,
   type MountPoint,
@@ -30,6 +30,8 @@ export class NativeMountPart implements ProcessPart {
 
   /** @throws MountError when the path can't be mounted on; ChildProcessError when the agent does not come up */
   async start(): Promise<void> {
+    // libfuse would say "fuse failed" and no more.
+    assertDeviceUsable();
     this.#point = await prepareMountPoint(this.#mountPath);
     try {
       await this.#agent.start();

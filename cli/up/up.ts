@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Hono } from 'hono';
@@ -8,7 +8,7 @@ import { ControlClient, ControlError } from '../../common/control/control-client
 import { ControlServer } from '../../common/control/control-server.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
-import { OperatingError } from '../../common/runtime/operating-error.ts';
+import { OperatingError, systemErrorCode } from '../../common/runtime/operating-error.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
@@ -98,7 +98,8 @@ export function buildUp(
     stopNow: async () => {
       halt.abort(new OperatingError('stopped', 'stopped before everything had started'));
       await Promise.all(processes.map((process) => process.stopNow()));
-      for (const path of Object.values(directory.sockets)) rmSync(path, { force: true });
+      removeSockets(directory);
+      rmSync(directory.sockets.up, { force: true });
     },
   };
 }
@@ -210,9 +211,28 @@ class Places implements Service {
   }
 
   stop(): Promise<void> {
-    const { directory } = this.#settings;
-    rmSync(directory.sockets.guestChannel, { force: true });
+    const { directory, mount } = this.#settings;
+    // What a process that was killed could not remove itself.
+    removeSockets(directory);
+    if (mount === directory.mount) removeMountPoint(mount);
     return Promise.resolve();
+  }
+}
+
+/** All but our own, which our control server removes. */
+function removeSockets({ sockets }: DataDirectory): void {
+  for (const path of Object.values(sockets)) {
+    if (path !== sockets.up) rmSync(path, { force: true });
+  }
+}
+
+/** An earlier run that was killed may have left it. Whatever is in it stays. */
+function removeMountPoint(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EBUSY') throw error;
   }
 }
 

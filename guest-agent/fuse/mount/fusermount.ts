@@ -139,7 +139,8 @@ async function startPerl(args: readonly string[]): Promise<Awaited<ReturnType<ty
   }
 }
 
-function assertDeviceUsable(): void {
+/** Throws {@link MountError} when this user may not open /dev/fuse. */
+export function assertDeviceUsable(): void {
   try {
     accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
   } catch (cause) {

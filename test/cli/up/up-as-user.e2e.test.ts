@@ -1,0 +1,84 @@
+import { execFile } from 'node:child_process';
+import { chownSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { expect, test } from 'vitest';
+
+import { backendNames } from '../../../guest-agent/fuse/backend-capability.ts';
+import { eventually } from '../../support/eventually.ts';
+import {
+  backendObstacle,
+  describeUnless,
+  programObstacle,
+  rootObstacle,
+} from '../../support/requirements.ts';
+import { launchUp, type RunningUp } from '../../support/running-up.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+// oxlint-disable-next-line typescript/strict-void-return -- promisify has a type of its own for execFile
+const run = promisify(execFile);
+const nobody = 65_534;
+const asNobody = [
+  'setpriv',
+  '--reuid',
+  String(nobody),
+  '--regid',
+  String(nobody),
+  '--clear-groups',
+] as const;
+
+/**
+ * Starts `isobar up` as nobody in a mount namespace of its own, where /dev/fuse has the permissions `mode`: those of the
+ * machine stay as they are.
+ */
+async function upAsNobody(
+  dataPath: string,
+  mode: string,
+  backend: (typeof backendNames)[number],
+): Promise<RunningUp> {
+  chownSync(dataPath, nobody, nobody);
+  const device = join(dataPath, 'device');
+  const script = `mknod ${device} c 10 229 && chmod ${mode} ${device} && mount --bind ${device} /dev/fuse && rm ${device} && exec "$@"`;
+  return launchUp(dataPath, {
+    backend,
+    prefix: ['unshare', '-m', 'sh', '-c', script, 'sh', ...asNobody],
+  });
+}
+
+/** A script as nobody, where the instance's mount is. */
+async function inside(up: RunningUp, script: string): Promise<string> {
+  const enter = ['nsenter', '-m', '-t', String(up.child.pid)];
+  const [program, ...args] = [...enter, ...asNobody, 'sh', '-ec', script];
+  return (await run(program, args, { timeout: 20_000 })).stdout;
+}
+
+for (const backend of backendNames) {
+  const obstacle =
+    rootObstacle() ?? backendObstacle(backend) ?? programObstacle('fusermount3', 'fuse3');
+  describeUnless(obstacle, `isobar up as a user with ${backend}`, () => {
+    test('without user_allow_other: a private mount and a printed line about it', async () => {
+      using directory = temporaryDirectory();
+      await using up = await upAsNobody(directory.path, '666', backend);
+      await eventually(() => up.output.includes('second terminal'), { timeoutMs: 20_000 });
+      expect(up.output).toContain('only you see into it');
+      expect(up.output.trim().split('\n').length).toBeLessThan(10);
+      await inside(up, `echo 42 > ${up.file('users')}`);
+      await eventually(async () => (await up.values('users')).join() === '42', {
+        timeoutMs: 10_000,
+      });
+      expect(await inside(up, `cat ${up.file('users')}`)).toBe('42\n');
+      up.child.kill('SIGINT');
+      expect(await up.ended).toBe(0);
+      expect(up.leftovers()).toEqual([]);
+    });
+
+    test('where /dev/fuse is closed to the user: the exact command to run and exit 78', async () => {
+      using directory = temporaryDirectory();
+      await using up = await upAsNobody(directory.path, '600', backend);
+      expect(await up.ended).toBe(78);
+      expect(up.output).toContain('as root: chmod 666 /dev/fuse');
+      expect(up.leftovers()).toEqual([]);
+    });
+  });
+}

@@ -1,0 +1,195 @@
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+
+import { expect, test } from 'vitest';
+
+import { compiledEntry } from '../../../common/runtime/package-root.ts';
+import { backendNames } from '../../../guest-agent/fuse/backend-capability.ts';
+import { eventually } from '../../support/eventually.ts';
+import { backendObstacle, describeUnless, rootObstacle } from '../../support/requirements.ts';
+import {
+  isAlive,
+  launchUp,
+  runIsobarProcess,
+  type RunningUp,
+  startUp,
+} from '../../support/running-up.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+const parts = ['guest-agent', 'host-collector', 'primary-site'] as const;
+
+/** Values that the reader must get, each once: those whose close succeeded. */
+async function writeValues(file: string): Promise<readonly number[]> {
+  const writer = spawn(
+    process.execPath,
+    [compiledEntry('test/support/value-writer.ts'), file, '150', '10'],
+    { stdio: ['ignore', 'pipe', 'ignore'] },
+  );
+  return (await text(writer.stdout)).trim().split('\n').map(Number);
+}
+
+/** kill -9 of one part, until it serves again; returns how long the mount did not answer, ms. */
+async function killPart(up: RunningUp, part: string): Promise<number> {
+  const pid = await eventually(() => up.processOf(part), { timeoutMs: 10_000 });
+  process.kill(pid, 'SIGKILL');
+  const killedAtMs = performance.now();
+  await eventually(() => !isAlive(pid), { timeoutMs: 5_000 });
+  await eventually(() => stat(join(up.mountPath, 'unencrypted')), { timeoutMs: 10_000 });
+  const mountBackMs = performance.now() - killedAtMs;
+  await eventually(
+    async () => {
+      const { exitCode } = await up.isobar('status');
+      return exitCode === 0 && (await up.processOf(part)) !== pid;
+    },
+    { timeoutMs: 20_000 },
+  );
+  return mountBackMs;
+}
+
+for (const backend of backendNames) {
+  describeUnless(rootObstacle() ?? backendObstacle(backend), `isobar up with ${backend}`, () => {
+    test('`echo 42 > <mount>/unencrypted/users`, and `isobar watch` shows it with its time, and every later one live', async () => {
+      using directory = temporaryDirectory();
+      await using up = await startUp(directory.path, { backend });
+      expect(up.output.trim().split('\n').length).toBeLessThan(10);
+      writeFileSync(up.file('users'), '42\n');
+      const watch = spawn(
+        process.execPath,
+        [compiledEntry('cli/main.ts'), 'watch', 'kpi/users/*', '--json', '--since', '1m'].concat([
+          '--data-dir',
+          up.dataPath,
+        ]),
+        { stdio: ['ignore', 'pipe', 'inherit'] },
+      );
+      const lines = createInterface({ input: watch.stdout })[Symbol.asyncIterator]();
+      const next = async (): Promise<unknown> => JSON.parse((await lines.next()).value as string);
+      expect(await next()).toMatchObject({
+        dataPoint: 'kpi/users/column1',
+        value: 42,
+        timeUs: expect.any(Number),
+      });
+      writeFileSync(up.file('users'), '43\n');
+      expect(await next()).toMatchObject({ value: 43 });
+      watch.kill('SIGINT');
+
+      expect(await up.values('users')).toEqual([42, 43]);
+      const status = await up.isobar('status');
+      expect(status).toMatchObject({ exitCode: 0, stderr: '' });
+      expect(status.stdout.match(/origin /g)).toHaveLength(1);
+      const guest = await up.isobar('guest', 'status');
+      expect(guest.stdout).toContain(up.mountPath);
+
+      up.child.kill('SIGINT');
+      expect(await up.ended).toBe(0);
+      expect(up.leftovers()).toEqual([]);
+    });
+
+    test('kill -9 of each process in turn heals, and what was saved meanwhile arrives exactly once', async () => {
+      using directory = temporaryDirectory();
+      await using up = await startUp(directory.path, { backend });
+      for (const part of parts) {
+        const file = `during-${part}`;
+        const writing = writeValues(up.file(file));
+        await eventually(async () => (await up.values(file)).length > 0, { timeoutMs: 10_000 });
+        const mountBackMs = await killPart(up, part);
+        // "the mount works again within 2 s without an operator"
+        expect(mountBackMs).toBeLessThan(2_000);
+        const saved = await writing;
+        const missing = (values: readonly unknown[]): readonly number[] =>
+          saved.filter((value) => !values.includes(value));
+        let arrived: readonly unknown[] = [];
+        await eventually(
+          async () => {
+            arrived = await up.values(file);
+            return missing(arrived).length === 0;
+          },
+          { timeoutMs: 20_000 },
+        ).catch(() => {});
+        // "no acknowledged save is lost", and none arrives twice
+        expect({ part, missing: missing(arrived) }).toEqual({ part, missing: [] });
+        expect(new Set(arrived).size).toBe(arrived.length);
+      }
+      up.child.kill('SIGINT');
+      expect(await up.ended).toBe(0);
+      expect(up.leftovers()).toEqual([]);
+    });
+
+    test('a second Ctrl-C stops at once and leaves no mount and no process behind', async () => {
+      using directory = temporaryDirectory();
+      await using up = await startUp(directory.path, { backend });
+      // A collector that hangs, so that draining takes its time.
+      const pid = await eventually(() => up.processOf('host-collector'), { timeoutMs: 10_000 });
+      process.kill(pid, 'SIGSTOP');
+      // The second one must be no echo of the first; see sameRequestMaxMs.
+      await eventually(
+        () => {
+          if (!up.hasEnded) up.child.kill('SIGINT');
+          return up.hasEnded;
+        },
+        { timeoutMs: 10_000, pollMs: 400 },
+      );
+      expect(await up.ended).toBe('SIGINT');
+      await eventually(() => up.leftovers().length === 0, { timeoutMs: 5_000 });
+    });
+
+    test('when `isobar up` itself is killed, everything ends by itself, and the next one starts', async () => {
+      using directory = temporaryDirectory();
+      const killed = await startUp(directory.path, { backend });
+      writeFileSync(killed.file('users'), '1\n');
+      killed.child.kill('SIGKILL');
+      await killed.ended;
+      await eventually(
+        () => killed.leftovers().every((left) => !/^(process|the mount$)/.test(left)),
+        {
+          timeoutMs: 20_000,
+        },
+      );
+      await using up = await startUp(directory.path, { backend });
+      writeFileSync(up.file('users'), '2\n');
+      await eventually(async () => (await up.values('users')).join() === '1,2', {
+        timeoutMs: 10_000,
+      });
+      up.child.kill('SIGINT');
+      expect(await up.ended).toBe(0);
+      expect(up.leftovers()).toEqual([]);
+    });
+  });
+}
+
+describeUnless(rootObstacle() ?? backendObstacle('dev-fuse'), 'isobar up', () => {
+  test('a second one on the same data directory is refused with who runs', async () => {
+    using directory = temporaryDirectory();
+    await using up = await startUp(directory.path);
+    const { exitCode, stderr } = await runIsobarProcess(['up', '--data-dir', directory.path]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain(`isobar up is already running here as process ${up.child.pid}`);
+    writeFileSync(up.file('users'), '1\n');
+    await eventually(async () => (await up.values('users')).length === 1, { timeoutMs: 10_000 });
+  });
+
+  test('Ctrl-C during start-up takes effect at once', async () => {
+    using directory = temporaryDirectory();
+    await using up = await launchUp(directory.path);
+    const configPath = join(directory.path, 'config', 'primary-site.json');
+    await eventually(() => stat(configPath), { timeoutMs: 20_000 });
+    up.child.kill('SIGINT');
+    expect(await up.ended).toBe(0);
+    expect(up.output).not.toContain('Isobar runs');
+    expect(up.leftovers()).toEqual([]);
+  });
+
+  test('an agent that can not be kept running ends it with the reason', async () => {
+    using directory = temporaryDirectory();
+    await using up = await startUp(directory.path);
+    const pid = await eventually(() => up.processOf('guest-agent'), { timeoutMs: 10_000 });
+    writeFileSync(join(directory.path, 'config', 'guest-agent.json'), '{"mountPath": 7}');
+    process.kill(pid, 'SIGKILL');
+    expect(await up.ended).toBe(78);
+    expect(up.output).toContain('the guest agent refuses its configuration');
+    expect(up.leftovers()).toEqual([]);
+  });
+});
