@@ -77,9 +77,7 @@ export function rowsOfAppend(
   const added = parsed.result;
   const isNew = state.first === undefined;
   const all = state.first === undefined ? added : [state.first, ...added];
-  const isLabelled =
-    state.isLabelled ||
-    (state.recordCount < 2 || mode === 'always' ? firstRecordIsLabels(all, mode, false) : false);
+  const isLabelled = state.isLabelled || firstRecordIsLabels(all, mode, false);
   const labelled = labelRows(added, isNew && isLabelled ? 1 : 0, isLabelled ? all[0] : undefined);
   if (!labelled.isOk) return labelled;
   const isOpen =

@@ -59,6 +59,7 @@ export class FileRequests {
     lines: Uint8Array,
     token: ReplyToken | null,
     writtenBytes: number | null,
+    publishes: boolean,
   ): void {
     const { file } = handle;
     const endsUnfinished = writtenBytes === null;
@@ -77,6 +78,7 @@ export class FileRequests {
       lines,
       resentBytes: handle.sentBytes,
       endsUnfinished,
+      publishes,
       savedAtUs: this.#parts.clock.wallUs(),
     });
   }

@@ -181,7 +181,7 @@ export class OpenFiles {
     if (location === null || own === null) return 0;
     // Another descriptor's close is on its way: this one must not return before it either.
     if (!handle.isChanged) return this.#afterPending(handle, token);
-    if (handle.isAppend) return this.#appendUnfinished(handle, token) ? deferred : 0;
+    if (handle.isAppend) return this.#appendUnfinished(handle, token, false) ? deferred : 0;
     return this.#saveOwn(handle, token, false) ? deferred : 0;
   }
 
@@ -189,8 +189,9 @@ export class OpenFiles {
     const { location } = handle;
     if (location === null) return 0;
     if (handle.isChanged && handle.isAppend) {
-      if (this.#appendUnfinished(handle, token)) {
-        this.#publishAppended(handle);
+      if (this.#appendUnfinished(handle, token, true)) {
+        // Encrypted bytes appended later are another save; an unencrypted line may still be finished.
+        if (handle.file.area === 'encrypted') this.#dropUnfinished(handle);
         return deferred;
       }
     } else if (handle.isChanged && this.#saveOwn(handle, token, true)) return deferred;
@@ -205,7 +206,7 @@ export class OpenFiles {
     this.#openCount -= 1;
     file.openCount -= 1;
     if (location !== null) {
-      if (handle.isChanged && handle.isAppend) this.#appendUnfinished(handle, null);
+      if (handle.isChanged && handle.isAppend) this.#appendUnfinished(handle, null, false);
       else if (handle.isChanged) this.#saveOwn(handle, null, true);
       if (handle.isUnpublished) this.#requests.publish(handle, null);
       this.#applyCut(handle);
@@ -337,7 +338,7 @@ export class OpenFiles {
       return this.#refuse(failure.ENOSPC);
     }
     handle.changeCount += 1;
-    this.#requests.append(handle, location, lines, token, data.length);
+    this.#requests.append(handle, location, lines, token, data.length, false);
     handle.sentBytes = 0;
     handle.appendUndo = { pending, sentBytes, wasChanged, changeCount: handle.changeCount };
     handle.isChanged = lineBytes < data.length;
@@ -345,23 +346,16 @@ export class OpenFiles {
   }
 
   /** Submits the unfinished line; false when it is no save: empty, or only NUL bytes. */
-  #appendUnfinished(handle: Handle, token: ReplyToken | null): boolean {
+  #appendUnfinished(handle: Handle, token: ReplyToken | null, publishes: boolean): boolean {
     const { location, own } = handle;
     handle.isChanged = false;
     if (location === null || own === null || isBlank(own.view())) return false;
     const { sentBytes } = handle;
-    this.#requests.append(handle, location, own.view(), token, null);
+    this.#requests.append(handle, location, own.view(), token, null, publishes);
     const pending = own.share();
     handle.appendUndo = { pending, sentBytes, wasChanged: false, changeCount: handle.changeCount };
     handle.sentBytes = own.length;
     return true;
-  }
-
-  /** fsync ends the save. Encrypted bytes appended later are another one; an unencrypted line may still be finished. */
-  #publishAppended(handle: Handle): void {
-    this.#requests.publish(handle, null);
-    if (handle.file.area !== 'encrypted') return;
-    this.#dropUnfinished(handle);
   }
 
   #dropUnfinished(handle: Handle): void {

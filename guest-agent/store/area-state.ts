@@ -209,6 +209,22 @@ export class AreaState {
     this.undo.delete(this.held, save.handle);
   }
 
+  /**
+   * Publishes a held save whose end has come, unless it went meanwhile. An unfinished line ends here, so a first line
+   * that it shows to be labels is withdrawn.
+   */
+  publishEnded(save: HeldSave): void {
+    if (this.held.get(save.handle) !== save) return;
+    if (save.mayBeLabels || save.settlesLabels) {
+      const sameFile = [...this.held.values()].filter(({ file }) => file === save.file);
+      if (sameFile.some(({ settlesLabels }) => settlesLabels)) {
+        for (const other of sameFile) if (other.mayBeLabels) this.withdraw(other);
+        if (save.mayBeLabels) return;
+      }
+    }
+    this.publish(save);
+  }
+
   markPublished(throughRowId: number): void {
     const before = this.#newestPublishedRowId;
     if (throughRowId <= before) return;

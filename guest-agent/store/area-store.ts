@@ -134,7 +134,7 @@ export class AreaStore {
     if (state.held.size === 0) return nextDueMs;
     const due = [...state.held.values()].filter(({ dueMs }) => dueMs <= nowMs);
     const isPublished = this.#inTransaction(() => {
-      for (const save of due) state.publish(save);
+      for (const save of due) state.publishEnded(save);
     });
     const { overdue, nextDueMs: overtakeDueMs } = this.#overtakes.overdue(
       state.held.values(),

@@ -3,6 +3,7 @@ import type { FileId } from './store-request.ts';
 
 /** A save that is committed but not yet published. */
 export interface HeldSave {
+  /** Negative for a first line that may be labels: its handle may hold an unfinished line besides. */
   readonly handle: number;
   readonly file: FileId;
   readonly table: string;
@@ -17,6 +18,8 @@ export interface HeldSave {
   readonly isAppend: boolean;
   /** Set while the only row may yet turn out to be a logger's labels. */
   readonly mayBeLabels: boolean;
+  /** Set while the row is an unfinished line that, ended here, makes the file's first line labels. */
+  readonly settlesLabels: boolean;
   /** Publish no sooner than this, as a rename may follow; 0 otherwise. Monotonic ms. */
   readonly newNameUntilMs: number;
   /** Publish at this time even if nothing more is heard. Monotonic ms. */

@@ -55,8 +55,7 @@ export class LoggerApplier {
     if (refusal !== undefined) return refusal;
 
     state.begin();
-    const isLabelled = complete.firstIsLabels === 'yes' || tail.firstIsLabels === 'yes';
-    this.#settleHeld(request, isLabelled, resends);
+    this.#settleHeld(request, complete, resends);
     if (request.filePath !== null) this.#store(request, request.filePath, complete.logger);
     this.#noteUnfinished(request, tail, complete.logger);
     this.#insertRows(request, complete, tail);
@@ -75,16 +74,21 @@ export class LoggerApplier {
     }
   }
 
-  /** Withdraws or publishes what is held of the file, now that its next line is here. */
-  #settleHeld(request: AppendRequest, isLabelled: boolean, replacesUnfinished: boolean): void {
+  /**
+   * Withdraws or publishes what is held of the file, now that more of it is here. Only a completed line decides whether
+   * the first one is labels: an unfinished number may yet become text.
+   */
+  #settleHeld(request: AppendRequest, complete: Lines, replacesUnfinished: boolean): void {
+    const dueMs = this.#clock.monotonicMs() + this.#options.publishHoldMs;
     for (const held of this.#state.held.values()) {
-      const isOwn = held.handle === request.handle;
       if (held.file !== request.file) continue;
-      if ((held.mayBeLabels && isLabelled) || (isOwn && replacesUnfinished && held.isAppend)) {
+      const isOwn = held.handle === request.handle;
+      const isReplaced = isOwn && replacesUnfinished && held.isAppend;
+      if (isReplaced || (held.mayBeLabels && complete.firstIsLabels === 'yes')) {
         this.#state.withdraw(held);
-      } else if (isOwn || held.mayBeLabels) {
+      } else if (isOwn || (held.mayBeLabels && complete.rows.length > 0)) {
         this.#state.publish(held);
-      }
+      } else if (held.mayBeLabels) this.#state.hold({ ...held, dueMs });
     }
   }
 
@@ -111,27 +115,29 @@ export class LoggerApplier {
     const state = this.#state;
     const { path } = request.location;
     const { file, savedAtUs } = request;
-    const isOnlyLine = complete.firstIsLabels === 'maybe' && tail.rows.length === 0;
-    const isWithdrawn = complete.firstIsLabels === 'maybe' && tail.firstIsLabels === 'yes';
     state.undo.set(state.loggers, file, tail.rows.length > 0 ? tail.logger : complete.logger);
-    if (complete.rows.length > 0 && !isWithdrawn) {
+    if (complete.rows.length > 0) {
       const place = state.insertRows(path, savedAtUs, complete.rows);
-      if (isOnlyLine) this.#hold(request, complete.rows, place, true);
-      else state.markPublished(place.throughRowId);
+      if (complete.firstIsLabels === 'maybe') {
+        const held = this.#held(request, complete.rows, place);
+        state.hold({ ...held, handle: -request.handle, mayBeLabels: true });
+      } else state.markPublished(place.throughRowId);
     }
-    if (tail.rows.length > 0) {
-      const place = state.insertRows(path, savedAtUs, tail.rows);
-      this.#hold(request, tail.rows, place, tail.firstIsLabels === 'maybe');
-    }
+    if (tail.rows.length === 0) return;
+    const held = {
+      ...this.#held(request, tail.rows, state.insertRows(path, savedAtUs, tail.rows)),
+      mayBeLabels: tail.firstIsLabels === 'maybe',
+      settlesLabels: tail.firstIsLabels === 'yes',
+    };
+    state.hold(held);
+    if (!request.publishes) return;
+    const labels = state.held.get(-request.handle);
+    if (labels !== undefined) state.publishEnded(labels);
+    state.publishEnded(held);
   }
 
-  #hold(
-    request: AppendRequest,
-    rows: readonly TableRow[],
-    place: HeldSave['place'],
-    mayBeLabels: boolean,
-  ): void {
-    this.#state.hold({
+  #held(request: AppendRequest, rows: readonly TableRow[], place: HeldSave['place']): HeldSave {
+    return {
       handle: request.handle,
       file: request.file,
       table: request.location.path,
@@ -140,10 +146,11 @@ export class LoggerApplier {
       place,
       textBefore: '',
       isAppend: true,
-      mayBeLabels,
+      mayBeLabels: false,
+      settlesLabels: false,
       newNameUntilMs: 0,
       dueMs: this.#clock.monotonicMs() + this.#options.publishHoldMs,
-    });
+    };
   }
 
   #read(lines: Uint8Array, logger: LoggerState, mode: HeaderMode): Lines | Refusal {

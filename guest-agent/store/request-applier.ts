@@ -119,6 +119,7 @@ export class RequestApplier {
       textBefore,
       isAppend: false,
       mayBeLabels: false,
+      settlesLabels: false,
       newNameUntilMs,
       dueMs: request.publishes ? newNameUntilMs : nowMs + this.#options.publishHoldMs,
     });
@@ -146,12 +147,14 @@ export class RequestApplier {
     if (isReleased && state.unfinished.has(request.handle)) {
       state.undo.delete(state.unfinished, request.handle);
     }
+    const labels = state.held.get(-request.handle);
+    if (labels !== undefined) state.publishEnded(labels);
     const held = state.held.get(request.handle);
     if (held === undefined) return 0;
     if (isReleased && held.newNameUntilMs > this.#clock.monotonicMs()) {
       state.hold({ ...held, dueMs: held.newNameUntilMs });
     } else {
-      state.publish(held);
+      state.publishEnded(held);
     }
     return 0;
   }
@@ -172,7 +175,7 @@ export class RequestApplier {
         return this.#refuse(path, request.savedAtUs, content, refusal);
       }
     } else {
-      for (const held of heldSaves) state.publish(held);
+      for (const held of heldSaves) state.publishEnded(held);
     }
     if (request.replaced !== null) this.#end(request.replaced);
     state.files.move(request.file, path);
@@ -226,7 +229,7 @@ export class RequestApplier {
   /** A file ends: what is held of it is published, its table stays. */
   #end(file: FileId): void {
     const { held, files, loggers, undo } = this.#state;
-    for (const save of held.values()) if (save.file === file) this.#state.publish(save);
+    for (const save of held.values()) if (save.file === file) this.#state.publishEnded(save);
     files.remove(file);
     if (loggers.has(file)) undo.delete(loggers, file);
   }

@@ -172,7 +172,7 @@ function flatten(request: StoreRequest): RequestRecord {
     case 'append':
       return {
         ...base,
-        flags: [request.endsUnfinished],
+        flags: [request.endsUnfinished, request.publishes],
         optional: request.writtenBytes,
         second: request.resentBytes,
         content: request.lines,
@@ -229,6 +229,7 @@ function unflatten(record: RequestRecord): StoreRequest {
         resentBytes: record.second ?? 0,
         lines: record.content,
         endsUnfinished: firstFlag,
+        publishes: secondFlag,
       };
     case 'rename':
       return {

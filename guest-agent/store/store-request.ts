@@ -87,6 +87,8 @@ export interface AppendRequest {
   readonly resentBytes: number;
   /** True when `lines` ends in an unfinished line: its rows are held like a save's until published. */
   readonly endsUnfinished: boolean;
+  /** Publish the unfinished line with this commit: fsync. The line may go on all the same, as a row of its own. */
+  readonly publishes: boolean;
   readonly savedAtUs: number;
 }
 

@@ -173,7 +173,7 @@ export class MemoryStore implements StoreClient, ContentReader {
     const isOpaque = request.location.area === 'encrypted';
     const lines = isOpaque ? [text] : text.split('\n').filter((line) => line !== '');
     for (const [index, line] of lines.entries()) {
-      const isHeld = index === lines.length - 1 && request.endsUnfinished;
+      const isHeld = index === lines.length - 1 && request.endsUnfinished && !request.publishes;
       this.#addRow(request, line, !isHeld);
     }
     if (request.filePath === null) return;

@@ -65,6 +65,7 @@ export function appendOf(
     lines: Buffer.from(lines),
     resentBytes: 0,
     endsUnfinished: !lines.endsWith('\n'),
+    publishes: false,
     savedAtUs: 1_000,
     ...rest,
   };

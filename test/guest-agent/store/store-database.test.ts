@@ -91,6 +91,72 @@ describe('loggers', () => {
     reader.close();
   });
 
+  test('an unfinished number decides nothing: when the line ends as text, the first line is a row', () => {
+    using store = new StoreFixture();
+    const unfinished = { resentBytes: 0, endsUnfinished: true };
+    store.engine.apply([appendOf('log', 'cpu,mem\n')]);
+    store.engine.apply([appendOf('log', '1', unfinished)]);
+    expect(store.engine.frontier('unencrypted')).toBe(0);
+    store.engine.apply([appendOf('log', '1x,y\n', { resentBytes: 1 })]);
+    expect(store.rows('log')).toMatchObject([
+      { column1: 'cpu', column2: 'mem' },
+      { column1: '1x', column2: 'y' },
+    ]);
+    expect(store.engine.held(10)).toEqual([]);
+  });
+
+  test.each(['release', 'time', 'unlink'])(
+    'a last line without end counts when the save ends: %s',
+    async (end) => {
+      using store = new StoreFixture();
+      store.engine.apply([appendOf('log', 'cpu,mem\n1,2')]);
+      if (end === 'release') store.engine.apply([{ kind: 'publish', token: null, handle: 1 }]);
+      else if (end === 'time') {
+        await store.clock.advance(1_000);
+        store.engine.tick();
+      } else {
+        const location = { area: 'unencrypted', path: 'log' } as const;
+        store.engine.apply([{ kind: 'remove', token: 1n, file: 2, location }]);
+      }
+      expect(store.rows('log')).toMatchObject([{ cpu: 1, mem: 2 }]);
+      expect(store.rows('log')).toHaveLength(1);
+      expect(store.engine.held(10)).toEqual([]);
+    },
+  );
+
+  test('fsync publishes an unfinished line; what it becomes is another row, under the labels of the file', () => {
+    using store = new StoreFixture();
+    store.engine.apply([appendOf('log', 'cpu', { publishes: true })]);
+    expect(store.engine.frontier('unencrypted')).toBe(1);
+    store.engine.apply([appendOf('log', 'cpu,mem\n', { resentBytes: 3 })]);
+    store.engine.apply([appendOf('log', '1,2\n')]);
+    expect(store.rows('log')).toMatchObject([{ column1: 'cpu' }, { cpu: 1, mem: 2 }]);
+    expect(store.rows('log')).toHaveLength(2);
+  });
+
+  test('"A one-line row once published stays", and later lines get its labels, through other handles too', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('log', 'epoch,value\n')]);
+    for (const [index, line] of ['1,0.5\n', '2,0.6\n'].entries()) {
+      const handle = index + 2;
+      store.engine.apply([appendOf('log', line, { handle })]);
+      store.engine.apply([{ kind: 'publish', token: null, handle }]);
+    }
+    expect(store.rows('log')).toMatchObject([
+      { column1: 'epoch', column2: 'value' },
+      { epoch: 1, value: 0.5 },
+      { epoch: 2, value: 0.6 },
+    ]);
+  });
+
+  test('"a later line holds a number": a logger reads like a file of the same lines, whichever line it is', () => {
+    using store = new StoreFixture();
+    for (const line of ['name,value\n', 'x,none\n', 'y,5\n']) {
+      store.engine.apply([appendOf('log', line)]);
+    }
+    expect(store.rows('log').at(-1)).toMatchObject({ name: 'y', value: 5 });
+  });
+
   test('a logger compacts to labels and newest row beyond fileBytesMax or at a restart', () => {
     using store = new StoreFixture({ fileBytesMax: 24 });
     store.engine.apply([appendOf('log', 'cpu,mem\n1,2\n')]);
