@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { mountAgent, type MountedAgent } from '../support/mounted-agent.ts';
 import { describeUnless, fuseObstacle } from '../support/requirements.ts';
-import { StreamChain } from '../support/stream-chain.ts';
+import { StreamChain, type ChainPart } from '../support/stream-chain.ts';
 
 const timeout = { timeoutMs: 40_000 };
 const writerCount = 4;
@@ -80,19 +80,22 @@ describeUnless(fuseObstacle(), 'agent, collector and reader as processes', () =>
     );
     for (const writer of writers) writer.start();
     const random = seededRandom(20_261_121);
-    const crashes: Record<string, () => Promise<void>> = {
-      agent: () => agent.kill(),
-      collector: () => chain.crash('collector'),
-      reader: () => chain.crash('reader'),
-    };
-    const rounds = ['agent', 'collector', 'reader'].flatMap((part) => [[part]]);
-    rounds.push(['agent', 'collector'], ['collector', 'reader'], ['agent', 'reader']);
+    const crash = (part: 'agent' | ChainPart): Promise<void> =>
+      part === 'agent' ? agent.kill() : chain.crash(part);
+    const rounds = [
+      ['agent'],
+      ['collector'],
+      ['reader'],
+      ['agent', 'collector'],
+      ['collector', 'reader'],
+      ['agent', 'reader'],
+    ] as const;
     const saved = (): number =>
       writers.reduce((sum, { acknowledged }) => sum + acknowledged.length, 0);
     for (const parts of rounds) {
       const goal = saved() + savesBetweenCrashes + Math.floor(random() * savesBetweenCrashes);
       await eventually(() => saved() >= goal, timeout);
-      await Promise.all(parts.map((part) => crashes[part]?.()));
+      await Promise.all(parts.map((part) => crash(part)));
     }
     const goal = saved() + savesBetweenCrashes;
     await eventually(() => saved() >= goal, timeout);

@@ -83,7 +83,7 @@ export class StreamChain implements AsyncDisposable {
         )
         .pluck()
         .all()
-        .flatMap((bytes) => valuesOf(bytes as Uint8Array));
+        .flatMap((bytes) => valuesOf(bytes));
     } finally {
       database.close();
     }
