@@ -4,10 +4,13 @@ import { dirname, join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import { CertificateAuthority, writeCertificates } from '../support/channel-fixture.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/external-broker.ts';
 import { mountAgent, type MountedAgent } from '../support/mounted-agent.ts';
 import { describeUnless, fuseObstacle } from '../support/requirements.ts';
 import { StreamChain, type ChainPart } from '../support/stream-chain.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const timeout = { timeoutMs: 40_000 };
 const writerCount = 4;
@@ -118,5 +121,37 @@ describeUnless(fuseObstacle(), 'agent, collector and reader as processes', () =>
     expect(vm?.epochs.map(({ missingFrames, lostFrames }) => missingFrames + lostFrames)).toEqual([
       0,
     ]);
+  });
+
+  test('TCP with mutual TLS carries saves; a host of another authority is refused, and the log says so', async () => {
+    using certificates = temporaryDirectory();
+    const authority = new CertificateAuthority('the guest authority');
+    const guestFiles = join(certificates.path, 'guest');
+    const strangerFiles = join(certificates.path, 'stranger');
+    writeCertificates(guestFiles, authority);
+    writeCertificates(join(certificates.path, 'host'), authority);
+    writeCertificates(strangerFiles, new CertificateAuthority('another authority'));
+    const port = await freePort();
+    await using agent = await mountAgent({
+      config: { channel: { address: `tcp:127.0.0.1:${port}`, tlsDirectory: guestFiles } },
+    });
+    await writeFile(join(agent.mountPath, 'unencrypted', 'users'), '42');
+    for (const [host, isTrusted] of [
+      ['stranger', false],
+      ['host', true],
+    ] as const) {
+      const directory = join(certificates.path, `${host}-chain`);
+      mkdirSync(directory);
+      await using chain = new StreamChain(directory);
+      const channel = `tcp:127.0.0.1:${port}`;
+      const guest = { channel, tlsDirectory: join(certificates.path, host) };
+      await chain.start({ ...descriptor(agent), guest });
+      if (isTrusted) await eventually(() => chain.values().includes(42), timeout);
+      else {
+        await eventually(() => chain.log.join('').includes('guest-channel-unreachable'), timeout);
+        expect(chain.log.join('')).toMatch(/cannot reach the guest.*certificate/);
+        expect(chain.values()).toEqual([]);
+      }
+    }
   });
 });
