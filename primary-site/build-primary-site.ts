@@ -59,6 +59,7 @@ export function buildPrimarySite(
     log,
     status: () => ({
       isLive: consumer.isLive,
+      vms: store.vmStatuses(),
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),

@@ -17,6 +17,10 @@ export interface ConsumerOptions {
   /** Bytes of back-fill under way for one query. */
   readonly creditBytes: number;
   readonly queriesMax: number;
+  /** Frames announced within a session are asked for only after this: they are probably on their way. */
+  readonly announcedGraceMs: number;
+  /** Epochs kept in memory; beyond it the oldest complete ones are read from the sink when they are announced again. */
+  readonly epochsMax: number;
   /** A query that brings nothing for this long is asked again. */
   readonly queryTimeoutMs: number;
   /** How often stored watermarks go upstream at most. */
@@ -32,6 +36,8 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
   storingBytesMax: 32 * 1_024 * 1_024,
   creditBytes: 512 * 1_024,
   queriesMax: 4,
+  announcedGraceMs: 250,
+  epochsMax: 8_192,
   queryTimeoutMs: 5_000,
   reportIntervalMs: 100,
   checkIntervalMs: 500,

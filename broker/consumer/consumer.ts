@@ -7,6 +7,7 @@ import {
   decodeDownstream,
   encodeControl,
   type DownstreamMessage,
+  type HeadEntry,
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
@@ -43,7 +44,8 @@ export class Consumer implements Service {
   readonly #options: ConsumerOptions;
   readonly #topics: RelationTopics;
   readonly #epochs = new Map<string, EpochState>();
-  readonly #knownStreams = new Set<string>();
+  /** Epochs of which something is missing, or not yet durable. */
+  readonly #incomplete = new Set<EpochState>();
   readonly #requests: RangeRequests;
   readonly #unreported = new Set<EpochState>();
   #cancels: Cancel[] = [];
@@ -56,6 +58,8 @@ export class Consumer implements Service {
   #storing = new Set<Promise<void>>();
   #pending: EncodedFrame[] = [];
   #isReportDue = false;
+  /** From a subscription to the end of its first announcement, which may come in several messages. */
+  #isFirstAnnouncement = false;
 
   constructor(deps: ConsumerDeps, options: ConsumerOptions) {
     this.#deps = deps;
@@ -139,6 +143,7 @@ export class Consumer implements Service {
     switch (message.kind) {
       case 'subscribed':
         this.#instance = message.instance;
+        this.#isFirstAnnouncement = true;
         this.#announceIntervalMs = message.announceIntervalMs;
         this.#deps.log.info('subscribed', { relation: this.#options.relation });
         return;
@@ -146,16 +151,27 @@ export class Consumer implements Service {
         this.#onRefused(message);
         return;
       case 'heads':
-        for (const { stream, epoch, throughSeq } of message.heads) {
-          const state = this.#epoch(stream, epoch);
-          state.headSeq = Math.max(state.headSeq, throughSeq);
-          this.#query(state);
-        }
+        this.#onHeads(message.heads);
         return;
       case 'range-end':
         this.#onRangeEnd(message);
         return;
     }
+  }
+
+  /**
+   * Announcements overtake live frames, which get some time to come by themselves. Only what there was before a
+   * subscription, told in its first announcement, is asked for at once.
+   */
+  #onHeads(heads: readonly HeadEntry[]): void {
+    const graceMs = this.#isFirstAnnouncement ? 0 : this.#options.announcedGraceMs;
+    const fromMs = this.#deps.clock.monotonicMs() + graceMs;
+    for (const { stream, epoch, throughSeq } of heads) {
+      const state = this.#epoch(stream, epoch);
+      state.announce(throughSeq, fromMs);
+      this.#query(state);
+    }
+    if (heads.length < controlEntriesMax) this.#isFirstAnnouncement = false;
   }
 
   #onRefused(message: DownstreamMessage & { readonly kind: 'refused' }): void {
@@ -209,6 +225,7 @@ export class Consumer implements Service {
       this.#noteStored(state);
     } catch (cause) {
       state.received.deleteRange(lost.fromSeq, lost.throughSeq);
+      this.#incomplete.add(state);
       this.#deps.log.error('loss-not-recorded', { cause: String(cause) });
     }
   }
@@ -240,6 +257,7 @@ export class Consumer implements Service {
     const isFull = this.#storingBytes + frame.bytes.length > this.#options.storingBytesMax;
     if (state.isDuplicate(seq) || (isFull && this.#storingBytes > 0)) {
       state.headSeq = Math.max(state.headSeq, seq);
+      this.#incomplete.add(state);
       this.counters.dropped += 1;
       return;
     }
@@ -299,7 +317,9 @@ export class Consumer implements Service {
         cause: String(cause),
       });
       for (const { header } of frames) {
-        this.#epoch(header.stream, header.epoch).forget([header.seq]);
+        const state = this.#epoch(header.stream, header.epoch);
+        state.forget([header.seq]);
+        this.#incomplete.add(state);
       }
     } finally {
       this.#storingBytes -= bytes;
@@ -316,6 +336,9 @@ export class Consumer implements Service {
   }
 
   #query(state: EpochState): void {
+    state.settle(this.#deps.clock.monotonicMs());
+    if (state.isComplete) this.#incomplete.delete(state);
+    else this.#incomplete.add(state);
     if (this.#instance === undefined) return;
     if (this.#storingBytes > this.#options.storingBytesMax / 2) return;
     this.#requests.query(state);
@@ -355,31 +378,34 @@ export class Consumer implements Service {
       return;
     }
     this.#requests.dropTimedOut();
-    for (const state of this.#epochs.values()) this.#query(state);
+    for (const state of this.#incomplete) this.#query(state);
     if (this.#unreported.size > 0 && !this.#isReportDue) this.#report();
   }
 
+  /** What is known of an epoch: at first what the sink has of it. */
   #epoch(stream: StreamId, epoch: Epoch): EpochState {
     const key = epochKey(stream, epoch);
     const known = this.#epochs.get(key);
     if (known !== undefined) return known;
-    this.#loadStream(stream);
-    const loaded = this.#epochs.get(key);
-    if (loaded !== undefined) return loaded;
+    if (this.#epochs.size >= this.#options.epochsMax) this.#forgetEpoch();
     const state = new EpochState(stream, epoch);
     this.#epochs.set(key, state);
-    return state;
-  }
-
-  #loadStream(stream: StreamId): void {
-    const key = streamKey(stream);
-    if (this.#knownStreams.has(key)) return;
-    this.#knownStreams.add(key);
-    for (const { epoch, ...range } of this.#deps.sink.stored(stream)) {
-      const state = this.#epoch(stream, epoch);
+    for (const { epoch: storedEpoch, ...range } of this.#deps.sink.stored(stream)) {
+      if (epochKey(stream, storedEpoch) !== key) continue;
       state.noteStoredBefore(range);
       this.#unreported.add(state);
     }
+    return state;
+  }
+
+  /** The oldest complete epoch; else the oldest of all, whose gaps the next announcement shows again. */
+  #forgetEpoch(): void {
+    const epochs = [...this.#epochs];
+    const [key, state] = epochs.find(([, candidate]) => candidate.isComplete) ?? epochs[0] ?? [];
+    if (key === undefined || state === undefined) return;
+    this.#epochs.delete(key);
+    this.#incomplete.delete(state);
+    this.#unreported.delete(state);
   }
 
   #base<Kind extends UpstreamMessage['kind']>(

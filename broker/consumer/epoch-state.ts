@@ -14,6 +14,10 @@ export class EpochState {
   readonly #lost = new RangeSet();
   /** The newest frame that is known to exist. */
   headSeq = 0;
+  /** The newest frame that the producer announced; it may still be on its way live. */
+  announcedSeq = 0;
+  /** When (monotonic) what was announced counts as known to exist. */
+  #announcedFromMs = Number.POSITIVE_INFINITY;
   /** What the producer was told last. */
   reportedThroughSeq = 0;
   /** No query before this (monotonic): the last one brought nothing. */
@@ -27,6 +31,25 @@ export class EpochState {
   constructor(stream: StreamId, epoch: Epoch) {
     this.stream = stream;
     this.epoch = epoch;
+  }
+
+  /** The producer has frames up to `seq`; from `fromMs` on those that are not here count as missing. */
+  announce(seq: number, fromMs: number): void {
+    if (seq <= Math.max(this.headSeq, this.announcedSeq)) return;
+    this.announcedSeq = seq;
+    this.#announcedFromMs = fromMs;
+  }
+
+  /** Makes what was announced long enough ago count. */
+  settle(nowMs: number): void {
+    if (nowMs < this.#announcedFromMs) return;
+    this.headSeq = Math.max(this.headSeq, this.announcedSeq);
+    this.#announcedFromMs = Number.POSITIVE_INFINITY;
+  }
+
+  /** Everything that was ever announced is here, or declared lost, and durable. */
+  get isComplete(): boolean {
+    return this.watermark >= Math.max(this.headSeq, this.announcedSeq);
   }
 
   /** Frames that the sink had when we started. */

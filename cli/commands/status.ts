@@ -3,7 +3,7 @@ import type { z } from 'zod';
 
 import { collectorPaths, collectorStatusSchema } from '../../common/control/collector-answer.ts';
 import { ControlError, type ControlClient } from '../../common/control/control-client.ts';
-import { readerStatusSchema } from '../../common/control/reader-answer.ts';
+import { readerStatusSchema, type ReaderVmStatus } from '../../common/control/reader-answer.ts';
 import { stageStatusSchema } from '../../common/control/stage-answer.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import { connectClients } from '../clients.ts';
@@ -47,9 +47,13 @@ interface Vm {
   readonly revision: number;
 }
 
+/** What has come of a VM's streams to the reader. */
+type Stream = ReaderVmStatus;
+
 interface Report {
   readonly up: UpStatus | null;
   readonly vms: readonly Vm[];
+  readonly streams: readonly Stream[];
   readonly stages: readonly Stage[];
   /** Parts that are missing, each with what to do. */
   readonly problems: readonly string[];
@@ -62,6 +66,7 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
   } else {
     if (report.up !== null) await printProcesses(report.up, context);
     await printVms(report.vms, context.output);
+    await printStreams(report.streams, context);
     await printStages(report.stages, context.output);
     for (const problem of report.problems) context.output.remark(problem);
   }
@@ -81,6 +86,7 @@ async function gather(clients: Clients): Promise<Report> {
   const problems = errors.map((error) => error.message);
   const stages: Stage[] = [];
   const vms: Vm[] = [];
+  const streams: Stream[] = [];
   if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
   if (!(collector instanceof ControlError)) {
     for (const { vm, vmState, revision } of collector.vms) {
@@ -90,9 +96,10 @@ async function gather(clients: Clients): Promise<Report> {
   }
   if (!(reader instanceof ControlError)) {
     stages.push(...stagesOf('primary-site', reader.stages));
+    streams.push(...reader.vms);
     if (!reader.isLive) problems.push('the reader is not connected to its producer');
   }
-  return { up: up instanceof ControlError ? null : up, vms, stages, problems };
+  return { up: up instanceof ControlError ? null : up, vms, streams, stages, problems };
 }
 
 function stagesOf(process: string, stages: Readonly<Record<string, StageCounts>>): Stage[] {
@@ -147,6 +154,41 @@ async function printVms(vms: readonly Vm[], output: Output): Promise<void> {
     { title: 'VM', widthMin: 8 },
     { title: 'STATE' },
     { title: 'REVISION', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+/** Each VM as the reader sees it: what of its newest epoch is missing, how older ones ended, what is lost. */
+async function printStreams(streams: readonly Stream[], context: CommandContext): Promise<void> {
+  if (streams.length === 0) return;
+  const { output } = context;
+  const nowUs = context.clock.wallUs();
+  const warn = (count: number): string =>
+    count === 0 ? '0' : output.style.yellow(formatCount(count));
+  const rows = streams.flatMap(({ vm, state, reportedAtUs, epochs, losses }) =>
+    epochs.map((epoch, index) => [
+      index === 0 ? vm : '',
+      index === 0 ? state : '',
+      index === 0 && reportedAtUs !== null ? formatAge(reportedAtUs, nowUs) : '',
+      String(epoch.number),
+      epoch.end === 'unknown' ? output.style.yellow('end unknown') : epoch.end,
+      formatCount(epoch.headSeq),
+      warn(epoch.missingFrames),
+      warn(epoch.lostFrames),
+      index === 0 ? warn(losses.reduce((sum, { count }) => sum + count, 0)) : '',
+    ]),
+  );
+  const columns = [
+    { title: 'STREAM', widthMin: 8 },
+    { title: 'SEEN AS' },
+    { title: 'HEARD', alignment: 'right' },
+    { title: 'EPOCH', alignment: 'right' },
+    { title: 'END' },
+    { title: 'HEAD', alignment: 'right' },
+    { title: 'MISSING', alignment: 'right' },
+    { title: 'GIVEN UP', alignment: 'right' },
+    { title: 'ROWS LOST', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

@@ -22,6 +22,9 @@ export const readingSchema = z.object({
   revision: z.int().nonnegative().default(0),
   /** Measurements that took part; null for raw ones. */
   count: z.int().nonnegative().nullable().default(null),
+  /** Measurements that are no numbers; null for raw ones. */
+  skippedCount: z.int().nonnegative().nullable().default(null),
+  predicateState: z.string().nullable().default(null),
 });
 export type Reading = z.output<typeof readingSchema>;
 
@@ -39,8 +42,36 @@ export const dataPointsAnswerSchema = z.object({
   ),
 });
 
+const countSchema = z.int().nonnegative();
+
+/** One VM as its streams show it. */
+export const readerVmStatusSchema = z.object({
+  vm: z.string(),
+  /** `unknown` also when the status stream is not heard any more. */
+  state: z.string(),
+  reportedAtUs: z.int().nullable(),
+  watermarkUs: z.int().nullable(),
+  /** Of the data stream, newest first. */
+  epochs: z.array(
+    z.object({
+      number: z.int(),
+      reason: z.string().nullable(),
+      /** `unknown`: never closed, and no longer written. */
+      end: z.enum(['open', 'closed', 'unknown']),
+      headSeq: countSchema,
+      gaps: z.array(z.object({ fromSeq: z.int(), throughSeq: z.int() })),
+      missingFrames: countSchema,
+      lostFrames: countSchema,
+    }),
+  ),
+  /** Rows of the guest's store, or frames of a log, that are lost for ever. */
+  losses: z.array(z.object({ place: z.string(), count: countSchema })),
+});
+export type ReaderVmStatus = z.output<typeof readerVmStatusSchema>;
+
 /** GET /v1/status */
 export const readerStatusSchema = stageStatusSchema.extend({
   /** False while the producer does not answer: what is stored can be read, nothing new comes. */
   isLive: z.boolean().default(true),
+  vms: z.array(readerVmStatusSchema).default([]),
 });

@@ -10,6 +10,8 @@ export type Statement<Parameters extends unknown[] = unknown[], Row = unknown> =
 >;
 
 /** What a commit survives: `FULL` a power cut, `NORMAL` a crash of the process, `OFF` nothing promised. */
+/** A function that runs in one transaction, made once and called often. */
+export type Transaction<Run extends (...parameters: never[]) => unknown> = Sqlite.Transaction<Run>;
 export type Synchronous = 'FULL' | 'NORMAL' | 'OFF';
 
 export interface OpenDatabaseOptions {

@@ -176,7 +176,8 @@ class TableSource {
   readonly #throughRowId: number;
   #rows: RawRow[];
   #index = 0;
-  #chunkPositions: ReadonlyMap<string, number> | undefined;
+  /** Where each column of the layout is in the rows of this chunk. */
+  #positions: readonly number[] | undefined;
   #layout: { readonly columns: readonly string[]; readonly beforeRowId: number } | undefined;
 
   constructor(
@@ -204,23 +205,22 @@ class TableSource {
     if (this.#index < this.#rows.length) return;
     this.#rows = this.#statement.all(rowId, this.#throughRowId, chunkRows);
     this.#index = 0;
-    this.#chunkPositions = undefined;
+    // The table may have got more columns since the last chunk.
+    this.#positions = undefined;
   }
 
   row(area: Area): GuestRow {
     const raw = this.#rows[this.#index] ?? [];
     const { rowId } = this;
     const columns = this.#columnsAt(rowId);
-    const positions = this.#positions();
-    const values = columns.map((column) => {
-      const value = raw[positions.get(foldCase(column)) ?? -1] ?? null;
-      return toValue(value);
-    });
+    this.#positions ??= this.#positionsOf(columns);
+    const values = this.#positions.map((position) => toValue(raw[position] ?? null));
     return { area, table: this.#name, rowId, savedAtUs: Number(raw[1]), columns, values };
   }
 
   #columnsAt(rowId: number): readonly string[] {
     if (this.#layout === undefined || rowId >= this.#layout.beforeRowId) {
+      this.#positions = undefined;
       const layout = this.#database
         .prepare<[string, number], { columns: string }>(
           `SELECT columns FROM "/layouts" WHERE table_name = ? AND first_row_id <= ?
@@ -240,12 +240,15 @@ class TableSource {
     return this.#layout.columns;
   }
 
-  /** Where each column is in the rows of this chunk: a table may have got more columns since the last one. */
-  #positions(): ReadonlyMap<string, number> {
-    this.#chunkPositions ??= new Map(
-      this.#statement.columns().map(({ name }, index) => [foldCase(name), index]),
-    );
-    return this.#chunkPositions;
+  /** -1 for a column that the table does not have. */
+  #positionsOf(columns: readonly string[]): readonly number[] {
+    const names = this.#statement.columns().map(({ name }) => name);
+    return columns.map((column) => {
+      const position = names.indexOf(column);
+      if (position >= 0) return position;
+      const folded = foldCase(column);
+      return names.findIndex((name) => foldCase(name) === folded);
+    });
   }
 }
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import type { Database } from '../../common/sqlite/database.ts';
+import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { VmId } from '../../common/wire/vm-descriptor.ts';
 import type { GuestArea, GuestCursor } from '../vm/guest-listener.ts';
 
@@ -10,10 +10,15 @@ const cursorRow = z.object({ generation: z.string(), row_id: z.int() });
 export class CursorStore {
   readonly #database: Database;
   readonly #vm: VmId;
+  readonly #write: Statement<[string, string, string, number]>;
 
   constructor(database: Database, vm: VmId) {
     this.#database = database;
     this.#vm = vm;
+    this.#write = database.prepare(
+      `INSERT INTO collector_cursor (vm, area, generation, row_id) VALUES (?, ?, ?, ?)
+       ON CONFLICT (vm, area) DO UPDATE SET generation = excluded.generation, row_id = excluded.row_id`,
+    );
   }
 
   read(area: GuestArea): GuestCursor | null {
@@ -27,12 +32,7 @@ export class CursorStore {
 
   /** Within the caller's transaction. */
   write(area: GuestArea, cursor: GuestCursor): void {
-    this.#database
-      .prepare(
-        `INSERT INTO collector_cursor (vm, area, generation, row_id) VALUES (?, ?, ?, ?)
-         ON CONFLICT (vm, area) DO UPDATE SET generation = excluded.generation, row_id = excluded.row_id`,
-      )
-      .run(this.#vm, area, cursor.generation, cursor.rowId);
+    this.#write.run(this.#vm, area, cursor.generation, cursor.rowId);
   }
 
   /** Within the caller's transaction. */

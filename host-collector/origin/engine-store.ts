@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import type { Database } from '../../common/sqlite/database.ts';
+import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { VmId } from '../../common/wire/vm-descriptor.ts';
 import type { EngineBounds } from '../specifiers/engine-bounds.ts';
 import { SpecifierEngine, type EngineInput } from '../specifiers/specifier-engine.ts';
@@ -24,6 +24,7 @@ export class EngineStore {
   readonly #database: Database;
   readonly #vm: VmId;
   readonly #bounds: EngineBounds;
+  readonly #insertJournal: Statement<[string, number, string]>;
   #position = 0;
   #journalChars = 0;
   #snapshotChars = 0;
@@ -32,6 +33,9 @@ export class EngineStore {
     this.#database = database;
     this.#vm = vm;
     this.#bounds = bounds;
+    this.#insertJournal = database.prepare(
+      'INSERT INTO collector_journal (vm, position, inputs) VALUES (?, ?, ?)',
+    );
   }
 
   /** The engine as of the last commit; null when this VM has none. */
@@ -71,9 +75,7 @@ export class EngineStore {
       return;
     }
     this.#position += 1;
-    this.#database
-      .prepare('INSERT INTO collector_journal (vm, position, inputs) VALUES (?, ?, ?)')
-      .run(this.#vm, this.#position, json);
+    this.#insertJournal.run(this.#vm, this.#position, json);
   }
 
   /** Replaces snapshot and journal by the state of `engine`. Within the caller's transaction. */

@@ -3,7 +3,7 @@ import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
-import type { Database } from '../../common/sqlite/database.ts';
+import type { Database, Transaction } from '../../common/sqlite/database.ts';
 import type { Measurement } from '../../common/wire/delivery.ts';
 import type { EncodedFrame, VmState } from '../../common/wire/frame.ts';
 import type { VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
@@ -68,6 +68,9 @@ export class Origin implements Service {
   readonly #options: OriginOptions;
   readonly #members = new Map<VmId, Member>();
   readonly #atCrashPoint: AtCrashPoint;
+  readonly #writeMembers: Transaction<
+    (members: readonly Member[], nowUs: number, nowMs: number) => void
+  >;
   #isScheduled = false;
   #isRunning = false;
   #cancelTimer: Cancel | null = null;
@@ -76,6 +79,9 @@ export class Origin implements Service {
     this.#deps = deps;
     this.#options = options;
     this.#atCrashPoint = deps.atCrashPoint ?? (() => {});
+    this.#writeMembers = deps.database.transaction((members, nowUs, nowMs) => {
+      this.#write(members, nowUs, nowMs);
+    });
   }
 
   start(): Promise<void> {
@@ -243,20 +249,9 @@ export class Origin implements Service {
 
   #commitMembers(members: readonly Member[], nowUs: number): void {
     const nowMs = this.#deps.clock.monotonicMs();
-    const commit = this.#deps.database.transaction(() => {
-      for (const member of members) {
-        wakeWatermark(member);
-        const isStatusDue = member.nextStatusMs <= nowMs;
-        if (isStatusDue) member.inbox.push({ kind: 'status', vmState: member.vmState });
-        member.origin.commitEvents(member.inbox, nowUs);
-      }
-      this.#atCrashPoint('frames-appended');
-      for (const member of members) member.origin.writeState();
-      this.#atCrashPoint('state-written');
-    });
     this.#atCrashPoint('batch-taken');
     try {
-      commit.immediate();
+      this.#writeMembers.immediate(members, nowUs, nowMs);
     } catch (cause) {
       this.#undo(members, cause);
       return;
@@ -277,6 +272,18 @@ export class Origin implements Service {
       for (const { resolve } of waiting) resolve();
     }
     this.#atCrashPoint('acknowledged');
+  }
+
+  #write(members: readonly Member[], nowUs: number, nowMs: number): void {
+    for (const member of members) {
+      wakeWatermark(member);
+      const isStatusDue = member.nextStatusMs <= nowMs;
+      if (isStatusDue) member.inbox.push({ kind: 'status', vmState: member.vmState });
+      member.origin.commitEvents(member.inbox, nowUs);
+    }
+    this.#atCrashPoint('frames-appended');
+    for (const member of members) member.origin.writeState();
+    this.#atCrashPoint('state-written');
   }
 
   /** Nothing is durable: memory goes back to what is, the guests send again, and what the host measured is lost. */

@@ -6,15 +6,17 @@ import type { Log } from '../../common/runtime/log.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { PrimaryStore } from '../store/primary-store.ts';
 import type { ReadingFilter } from '../store/reading-reader.ts';
+import type { VmStatus } from '../store/stream-status.ts';
 import { watchReadings } from '../watch-readings.ts';
 import { readingJson } from './reading-json.ts';
 
 export interface ReaderApiDeps {
   readonly store: PrimaryStore;
   readonly log: Log;
-  /** Counters of each stage, and whether the producer answers. */
+  /** Counters of each stage, each VM's streams, and whether the producer answers. */
   readonly status: () => {
     readonly isLive: boolean;
+    readonly vms: readonly VmStatus[];
     readonly stages: Readonly<Record<string, StageCounts>>;
   };
 }
@@ -52,7 +54,8 @@ const dataPointsSchema = z.strictObject({ pattern: filterShape.pattern, vm: filt
  *   GET /v1/query        the newest readings that match, by time: {readings, isTruncated}
  *   GET /v1/watch        one reading a line (NDJSON), history first if asked for, then live; never ends by itself
  *   GET /v1/data-points  what there is: {dataPoints: [{vm, dataPoint, newestTimeUs}]}
- *   GET /v1/status       {isLive, stages: {name: {accepted, forwarded, dropped, failed, lagMs}}}
+ *   GET /v1/status       {isLive, vms: [state, epochs with heads, gaps and ends, losses],
+ *                         stages: {name: {accepted, forwarded, dropped, failed, lagMs}}}
  */
 export function createReaderApi(deps: ReaderApiDeps): Hono {
   const app = new Hono();

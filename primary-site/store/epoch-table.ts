@@ -107,6 +107,12 @@ export class EpochTable {
       .run(lastSeq, epochId);
   }
 
+  noteOpened(epochId: number, reason: string): void {
+    this.#database
+      .prepare<[string, number]>('UPDATE epochs SET opened_reason = ? WHERE epoch_id = ?')
+      .run(reason, epochId);
+  }
+
   /** Frames can come in any order: an older status never replaces a newer one. */
   noteStatus(vm: string, status: Status, producedAtUs: number): void {
     this.#database
@@ -118,12 +124,25 @@ export class EpochTable {
       .run(vm, status.vmState, status.watermarkUs, producedAtUs);
   }
 
+  /** The status stream says how far the data stream is, so that a last frame that is lost shows as a gap. */
+  noteHead(stream: StreamId, head: { readonly epoch: Epoch; readonly seq: number }): void {
+    this.#database
+      .prepare<[number, number]>('UPDATE epochs SET head_seq = max(head_seq, ?) WHERE epoch_id = ?')
+      .run(head.seq, this.idOf(stream, head.epoch));
+  }
+
   noteReportedLoss(vm: string, lost: Lost, producedAtUs: number): void {
     this.#database
       .prepare<[string, string, number, string, number]>(
         'INSERT INTO reported_losses (vm, place, count, reason, produced_at_us) VALUES (?, ?, ?, ?, ?)',
       )
       .run(vm, lost.where, lost.count, lost.reason, producedAtUs);
+    this.#database
+      .prepare<[string, string, number]>(
+        `INSERT INTO loss_totals VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET count = count + excluded.count`,
+      )
+      .run(vm, lost.where, lost.count);
   }
 
   /** The declared ranges that a frame came for are cut around it. */

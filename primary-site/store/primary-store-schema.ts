@@ -7,6 +7,7 @@ import type { Migration } from '../../common/sqlite/migrate.ts';
  *   stored_ranges  every frame that was ever stored, so that retention does not make anyone ask for it again
  *   series         one data point of one VM as one specifier delivers it
  *   readings       a measurement, or a window's processed value; position rises in order of arrival
+ *   loss_totals    what reported_losses add up to, also those that retention removed
  *   windows        the revision of each window that is in force; a higher one replaces its readings
  */
 export const primaryStoreMigrations: readonly Migration[] = [
@@ -70,6 +71,23 @@ export const primaryStoreMigrations: readonly Migration[] = [
       ) STRICT;
       CREATE INDEX readings_by_series ON readings (series_id, time_us);
       CREATE INDEX readings_by_window ON readings (window_id) WHERE window_id IS NOT NULL;
+    `,
+  },
+  {
+    name: 'what epochs and deliveries say of themselves, totals of losses',
+    up: `
+      ALTER TABLE epochs ADD COLUMN opened_reason TEXT;
+      ALTER TABLE epochs ADD COLUMN head_seq INTEGER NOT NULL DEFAULT 0;
+      ALTER TABLE readings ADD COLUMN skipped_count INTEGER;
+      ALTER TABLE readings ADD COLUMN held_count INTEGER;
+      ALTER TABLE readings ADD COLUMN relative_error_max REAL;
+      ALTER TABLE readings ADD COLUMN predicate_state TEXT;
+      CREATE TABLE loss_totals (
+        vm TEXT NOT NULL, place TEXT NOT NULL, count INTEGER NOT NULL,
+        PRIMARY KEY (vm, place)
+      ) STRICT, WITHOUT ROWID;
+      INSERT INTO loss_totals SELECT vm, place, sum(count) FROM reported_losses GROUP BY vm, place;
+      CREATE INDEX lost_ranges_by_age ON lost_ranges (recorded_at_us);
     `,
   },
 ];

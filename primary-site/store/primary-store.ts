@@ -11,6 +11,7 @@ import { EpochTable } from './epoch-table.ts';
 import { primaryStoreMigrations } from './primary-store-schema.ts';
 import { ReadingReader } from './reading-reader.ts';
 import { ReadingWriter } from './reading-writer.ts';
+import { readVmStatuses, type VmStatus } from './stream-status.ts';
 import { WalSync } from './wal-sync.ts';
 
 export interface PrimaryStoreOptions {
@@ -114,6 +115,20 @@ export class PrimaryStore implements Service, FrameSink {
     return this.#running.epochs.stored(stream);
   }
 
+  /** What is known of each VM's streams. */
+  vmStatuses(): readonly VmStatus[] {
+    return readVmStatuses(this.database, this.#clock.wallUs());
+  }
+
+  /** Data points that retention removed, by their ids. */
+  forgetSeries(seriesIds: readonly number[]): void {
+    const { writer, reader, epochs } = this.#running;
+    writer.forgetSeries(seriesIds);
+    reader.forgetSeries(seriesIds);
+    // Epochs may have gone with them; what is left is read again.
+    epochs.forget();
+  }
+
   /** Calls `listener` after each commit that may have brought readings. It must not throw. */
   onCommit(listener: () => void): Cancel {
     this.#listeners.add(listener);
@@ -147,11 +162,16 @@ export class PrimaryStore implements Service, FrameSink {
     const { epochs, writer } = this.#running;
     switch (record.kind) {
       case 'delivery':
+        // What intermediaries may see on the status stream is on the data stream as well.
+        if (header.stream.kind === 'status') return;
         writer.write(header.stream.vm, record.delivery);
         this.counters.lagMs = (this.#clock.wallUs() - header.producedAtUs) / 1_000;
         return;
       case 'status':
         epochs.noteStatus(header.stream.vm, record, header.producedAtUs);
+        if (record.head !== null) {
+          epochs.noteHead({ vm: header.stream.vm, kind: 'data' }, record.head);
+        }
         return;
       case 'lost':
         epochs.noteReportedLoss(header.stream.vm, record, header.producedAtUs);
@@ -160,6 +180,7 @@ export class PrimaryStore implements Service, FrameSink {
         epochs.noteClosed(epochId, record.lastSeq);
         return;
       case 'epoch-opened':
+        epochs.noteOpened(epochId, record.reason);
         return;
     }
   }

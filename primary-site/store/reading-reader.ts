@@ -1,6 +1,6 @@
 import type { Database, Statement } from '../../common/sqlite/database.ts';
 import { compileDataPointPattern } from '../../common/wire/data-point.ts';
-import type { Window } from '../../common/wire/delivery.ts';
+import type { PredicateState, Window } from '../../common/wire/delivery.ts';
 import type { Format } from '../../common/wire/monitoring-specifier.ts';
 import type { Value } from '../../common/wire/value.ts';
 
@@ -21,6 +21,14 @@ export interface Reading {
   readonly revision: number;
   /** Measurements that took part; null for raw ones. */
   readonly count: number | null;
+  /** Measurements that are no numbers; null for raw ones. */
+  readonly skippedCount: number | null;
+  /** How many of `count` repeat an older value; null for raw ones. */
+  readonly heldCount: number | null;
+  /** Bound of the relative error of a median over very many values; 0: exact. */
+  readonly relativeErrorMax: number;
+  /** What the predicate said; null without one. */
+  readonly predicateState: PredicateState | null;
 }
 
 /** Which readings. Absent: no restriction. */
@@ -57,9 +65,14 @@ interface Row {
   readonly start_ms: bigint | null;
   readonly end_ms: bigint | null;
   readonly revision: bigint | null;
+  readonly skipped_count: bigint | null;
+  readonly held_count: bigint | null;
+  readonly relative_error_max: number | null;
+  readonly predicate_state: PredicateState | null;
 }
 
-const columns = `position, series_id, time_us, uncertainty_us, held, count, value, start_ms, end_ms, revision
+const columns = `position, series_id, time_us, uncertainty_us, held, count, value, start_ms, end_ms, revision,
+  skipped_count, held_count, relative_error_max, predicate_state
   FROM readings LEFT JOIN windows USING (window_id)`;
 
 /** Reads the store on the connection that writes it, so everything that is committed is seen. */
@@ -151,7 +164,7 @@ export class ReadingReader {
     return row?.position ?? 0;
   }
 
-  /** Every data point that was ever delivered, with the time of its newest reading that is still here. */
+  /** Every data point that is known, with the time of its newest reading that is still here. */
   dataPoints(filter: ReadingFilter): DataPointEntry[] {
     const newest = this.#database.prepare<[number], { time_us: number | null }>(
       'SELECT max(time_us) AS time_us FROM readings WHERE series_id = ?',
@@ -167,6 +180,10 @@ export class ReadingReader {
     return [...entries.entries()]
       .toSorted(([left], [right]) => (left < right ? -1 : 1))
       .map(([, entry]) => entry);
+  }
+
+  forgetSeries(seriesIds: readonly number[]): void {
+    for (const seriesId of seriesIds) this.#series.delete(seriesId);
   }
 
   #matching(filter: ReadingFilter): Series[] {
@@ -212,8 +229,16 @@ function readingOf(row: Row, series: Series): Reading {
         ? null
         : { startMs: Number(row.start_ms), endMs: Number(row.end_ms) },
     revision: row.revision === null ? 0 : Number(row.revision),
-    count: row.count === null ? null : Number(row.count),
+    count: numberOf(row.count),
+    skippedCount: numberOf(row.skipped_count),
+    heldCount: numberOf(row.held_count),
+    relativeErrorMax: row.relative_error_max ?? 0,
+    predicateState: row.predicate_state,
   };
+}
+
+function numberOf(integer: bigint | null): number | null {
+  return integer === null ? null : Number(integer);
 }
 
 function asValue(value: Value): Value {

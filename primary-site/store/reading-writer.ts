@@ -1,6 +1,12 @@
 import type { StageCounters } from '../../common/runtime/stage-counters.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
-import type { Delivery, ProcessedDelivery, RawDelivery } from '../../common/wire/delivery.ts';
+import type {
+  Delivery,
+  Measurement,
+  PredicateState,
+  ProcessedDelivery,
+  RawDelivery,
+} from '../../common/wire/delivery.ts';
 import type { Value } from '../../common/wire/value.ts';
 
 interface WindowRow {
@@ -8,7 +14,28 @@ interface WindowRow {
   readonly revision: number;
 }
 
-type ReadingRow = [number, number, number, number, 0 | 1, number | null, number | null, Value];
+/** What a processed delivery says beside its value. */
+interface Processing {
+  readonly count: number;
+  readonly skippedCount: number;
+  readonly heldCount: number;
+  readonly relativeErrorMax: number | null;
+}
+
+type ReadingRow = [
+  number,
+  number,
+  number,
+  number,
+  0 | 1,
+  number | null,
+  number | null,
+  Value,
+  number | null,
+  number | null,
+  number | null,
+  string | null,
+];
 
 /**
  * Decoded deliveries as rows of `readings`. Caches ids of series; after a transaction that failed, `forget` drops what
@@ -20,6 +47,8 @@ export class ReadingWriter {
   readonly #counters: StageCounters;
   readonly #seriesIds = new Map<string, number>();
   readonly #insert: Statement<ReadingRow>;
+  readonly #findWindow: Statement<[string, string, string, number], WindowRow>;
+  readonly #insertWindow: Statement<[string, string, string, number, number, number]>;
   #lastPosition: number;
   #acceptedInTransaction = 0;
   #droppedInTransaction = 0;
@@ -29,8 +58,17 @@ export class ReadingWriter {
     this.#seriesMax = seriesMax;
     this.#counters = counters;
     this.#insert = database.prepare(
-      `INSERT INTO readings (position, series_id, time_us, uncertainty_us, held, window_id, count, value)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO readings (position, series_id, time_us, uncertainty_us, held, window_id, count, value,
+         skipped_count, held_count, relative_error_max, predicate_state)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    );
+    this.#findWindow = database.prepare(
+      `SELECT window_id, revision FROM windows
+       WHERE vm = ? AND specifier_id = ? AND subject = ? AND start_ms = ?`,
+    );
+    this.#insertWindow = database.prepare(
+      `INSERT INTO windows (vm, specifier_id, subject, start_ms, end_ms, revision)
+       VALUES (?, ?, ?, ?, ?, ?)`,
     );
     this.#lastPosition = this.#readState();
   }
@@ -60,32 +98,43 @@ export class ReadingWriter {
     this.#lastPosition = this.#readState();
   }
 
+  forgetSeries(seriesIds: readonly number[]): void {
+    const gone = new Set(seriesIds);
+    for (const [key, seriesId] of this.#seriesIds) {
+      if (gone.has(seriesId)) this.#seriesIds.delete(key);
+    }
+  }
+
   #writeRaw(vm: string, delivery: RawDelivery): void {
     const windowId = this.#windowOf(vm, delivery, 'raw');
     if (windowId === undefined) return;
     for (const measurement of delivery.measurements) {
-      const { timeUs, uncertaintyUs, held, value } = measurement;
       const seriesId = this.#seriesId(vm, measurement.dataPoint, delivery.specifierId, 'raw');
-      this.#insertReading(seriesId, timeUs, uncertaintyUs, held, windowId, null, value);
+      this.#insertReading(seriesId, measurement, windowId, null, delivery.predicateState);
     }
   }
 
   #writeProcessed(vm: string, delivery: ProcessedDelivery): void {
-    const { dataPoint, specifierId, format, timeUs, count, value } = delivery;
+    const { dataPoint, specifierId, format, timeUs, value, predicateState } = delivery;
     const windowId = this.#windowOf(vm, delivery, `${format} ${dataPoint}`);
     if (windowId === undefined) return;
     const seriesId = this.#seriesId(vm, dataPoint, specifierId, format);
-    this.#insertReading(seriesId, timeUs, 0, false, windowId, count, value);
+    const measured = { timeUs, uncertaintyUs: 0, held: false, value };
+    const processing = {
+      count: delivery.count,
+      skippedCount: delivery.skippedCount,
+      heldCount: delivery.heldCount ?? 0,
+      relativeErrorMax: delivery.relativeErrorMax ?? null,
+    };
+    this.#insertReading(seriesId, measured, windowId, processing, predicateState);
   }
 
   #insertReading(
     seriesId: number | undefined,
-    timeUs: number,
-    uncertaintyUs: number,
-    held: boolean,
+    measured: Omit<Measurement, 'dataPoint'>,
     windowId: number | null,
-    count: number | null,
-    value: Value,
+    processing: Processing | null,
+    predicateState: PredicateState | null,
   ): void {
     this.#acceptedInTransaction += 1;
     if (seriesId === undefined) {
@@ -96,12 +145,16 @@ export class ReadingWriter {
     this.#insert.run(
       this.#lastPosition,
       seriesId,
-      timeUs,
-      uncertaintyUs,
-      held ? 1 : 0,
+      measured.timeUs,
+      measured.uncertaintyUs,
+      measured.held ? 1 : 0,
       windowId,
-      count,
-      value,
+      processing?.count ?? null,
+      measured.value,
+      processing?.skippedCount ?? null,
+      processing?.heldCount ?? null,
+      processing?.relativeErrorMax ?? null,
+      predicateState,
     );
   }
 
@@ -112,18 +165,10 @@ export class ReadingWriter {
   #windowOf(vm: string, delivery: Delivery, subject: string): number | null | undefined {
     const { window, revision, specifierId } = delivery;
     if (window === null) return null;
-    const known = this.#database
-      .prepare<[string, string, string, number], WindowRow>(
-        `SELECT window_id, revision FROM windows
-         WHERE vm = ? AND specifier_id = ? AND subject = ? AND start_ms = ?`,
-      )
-      .get(vm, specifierId, subject, window.startMs);
+    const known = this.#findWindow.get(vm, specifierId, subject, window.startMs);
     if (known === undefined) {
-      const inserted = this.#database
-        .prepare<[string, string, string, number, number, number]>(
-          `INSERT INTO windows (vm, specifier_id, subject, start_ms, end_ms, revision) VALUES (?, ?, ?, ?, ?, ?)`,
-        )
-        .run(vm, specifierId, subject, window.startMs, window.endMs, revision);
+      const { startMs, endMs } = window;
+      const inserted = this.#insertWindow.run(vm, specifierId, subject, startMs, endMs, revision);
       return Number(inserted.lastInsertRowid);
     }
     if (known.revision > revision) return undefined;

@@ -1,6 +1,7 @@
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
+import { BookkeepingRetention } from './bookkeeping-retention.ts';
 import type { PrimaryStore } from './primary-store.ts';
 
 export interface StoreRetentionOptions {
@@ -15,6 +16,8 @@ export interface StoreRetentionOptions {
 /** Readings that one pass removes at most, so that it holds up arriving frames for milliseconds only. */
 const readingsPerPassMax = 5_000;
 const targetRatio = 0.95;
+/** Readings arrive about in order of their times: windows this much older than the oldest reading are over. */
+const slackUs = 3_600_000_000;
 /** Between passes while there is more to remove: arriving frames go first. */
 const nextPassDelayMs = 1;
 
@@ -28,6 +31,7 @@ export class StoreRetention implements Service {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #options: StoreRetentionOptions;
+  #bookkeeping: BookkeepingRetention | undefined;
   #cancel: Cancel = () => {};
 
   constructor(
@@ -61,6 +65,7 @@ export class StoreRetention implements Service {
   prune(): boolean {
     const isTooMuch = this.usedBytes() > this.#options.bytesMax * targetRatio;
     const oldestUs = this.#clock.wallUs() - this.#options.ageMaxMs * 1_000;
+    this.#pruneBookkeeping(oldestUs);
     const throughPosition = this.#expiredThrough(isTooMuch ? Number.MAX_SAFE_INTEGER : oldestUs);
     if (throughPosition === 0) return false;
     this.#store.database.transaction(() => {
@@ -75,6 +80,19 @@ export class StoreRetention implements Service {
         .run(throughPosition);
     })();
     return true;
+  }
+
+  /** What belongs to readings that are gone, by age or by size, is as old as they are. */
+  #pruneBookkeeping(oldestUs: number): void {
+    const { database } = this.#store;
+    this.#bookkeeping ??= new BookkeepingRetention(database);
+    const bookkeeping = this.#bookkeeping;
+    const oldestKept = database
+      .prepare<[], { time_us: number }>('SELECT time_us FROM readings ORDER BY position LIMIT 1')
+      .get();
+    const beforeMs = Math.floor(Math.max(oldestUs, (oldestKept?.time_us ?? 0) - slackUs) / 1_000);
+    const gone = database.transaction(() => bookkeeping.prune(beforeMs))();
+    if (gone.length > 0) this.#store.forgetSeries(gone);
   }
 
   #schedule(delayMs: number): void {

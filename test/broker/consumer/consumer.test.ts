@@ -16,6 +16,7 @@ import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
 import { encodeFrameBatch } from '../../../common/wire/frame-batch.ts';
 import { encodeFrame, frameHash } from '../../../common/wire/frame-codec.ts';
+import type { Epoch } from '../../../common/wire/frame.ts';
 import { eventually } from '../../support/eventually.ts';
 import { freePort } from '../../support/external-broker.ts';
 import { FaultyTransport } from '../../support/faulty-transport.ts';
@@ -256,6 +257,45 @@ describe('Consumer and Producer', () => {
     consumer.unsubscribe();
     await eventually(() => origin.cursors.subscribers().length === 0, { timeoutMs: 10_000 });
     expect(origin.cursors.subscribers()).toEqual([]);
+  });
+
+  test('a stream that flows is not asked for frames that are on their way', async () => {
+    const origin = await startOrigin(broker, { announceIntervalMs: 5 });
+    let queryCount = 0;
+    await broker.subscribe('n/reader/up/control', 1, (_topic, payload) => {
+      if (Buffer.from(payload).includes('"query"')) queryCount += 1;
+    });
+    const sink = new RecordingSink();
+    const consumer = await startConsumer(sink, await startClient());
+    await eventually(() => consumer.isLive, { timeoutMs: 10_000 });
+    const epoch = origin.openEpoch(stream);
+    await eventually(() => sink.seqs(epoch).length === 1, { timeoutMs: 10_000 });
+    for (let turn = 0; turn < 200; turn += 1) {
+      for (let index = 0; index < 5; index += 1) origin.append(stream);
+      await nextTurn();
+    }
+    await eventually(() => sink.seqs(epoch).length === 1_001, { timeoutMs: 10_000 });
+    expect(queryCount).toBe(0);
+    expect(consumer.counters.dropped).toBe(0);
+  });
+
+  test('keeps a bounded number of epochs in memory and takes each frame once all the same', async () => {
+    const origin = await startOrigin();
+    const sink = new RecordingSink();
+    const first = await startConsumer(sink, await startClient(), { epochsMax: 4 });
+    const epochs: Epoch[] = [];
+    for (let count = 0; count < 12; count += 1) {
+      const epoch = origin.openEpoch(stream);
+      for (let index = 0; index < 9; index += 1) origin.append(stream);
+      expect(await arrived(sink, epoch.nonce, 10)).toEqual(oneTo(10));
+      epochs.push(epoch);
+    }
+    // Every epoch is announced again to another session.
+    await first.stop();
+    await startConsumer(sink, await startClient(), { epochsMax: 4 });
+    const epoch = origin.openEpoch(stream);
+    expect(await arrived(sink, epoch.nonce, 1)).toContain(1);
+    for (const { nonce } of epochs) expect(await arrived(sink, nonce, 10)).toEqual(oneTo(10));
   });
 
   test('what fell off the log is a durable lost record at the reader, never silence', async () => {

@@ -34,6 +34,8 @@ function reading(position: number, change: Partial<Reading> = {}): Reading {
     window: null,
     revision: 0,
     count: null,
+    skippedCount: null,
+    predicateState: null,
     ...change,
   };
 }

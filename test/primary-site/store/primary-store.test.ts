@@ -57,7 +57,11 @@ async function open(seriesMax = 1_000): Promise<void> {
 }
 
 function status(): ReturnType<Parameters<typeof createReaderApi>[0]['status']> {
-  return { isLive: true, stages: { store: store.counters.snapshot() } };
+  return {
+    isLive: true,
+    vms: store.vmStatuses(),
+    stages: { store: store.counters.snapshot() },
+  };
 }
 
 function frameOf(seq: number, records: readonly FrameRecord[]): EncodedFrame {

@@ -1,0 +1,138 @@
+import { RangeSet, type SeqRange } from '../../broker/range-set.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import type { VmState } from '../../common/wire/frame.ts';
+
+/**
+ * How an epoch of a data stream ends. `open`: it is the newest and the VM is heard. `closed`: its writer said so.
+ * `unknown`: it was never closed, and a later one began or the VM is no longer heard; more may have been in it.
+ */
+export type EpochEnd = 'open' | 'closed' | 'unknown';
+
+export interface EpochStatus {
+  readonly number: number;
+  /** Why it began; null while its first frame is not here. */
+  readonly reason: string | null;
+  readonly end: EpochEnd;
+  /** The newest frame that is known to exist. */
+  readonly headSeq: number;
+  /** Known to exist, neither here nor declared lost; at most {@link gapsShownMax}, the oldest. */
+  readonly gaps: readonly SeqRange[];
+  readonly missingFrames: number;
+  /** Frames that the producer had to give up. */
+  readonly lostFrames: number;
+}
+
+export interface ReportedLoss {
+  /** The guest's store, or a stream log on the way. */
+  readonly place: string;
+  /** Rows of a guest store, frames of a log. */
+  readonly count: number;
+}
+
+export interface VmStatus {
+  readonly vm: string;
+  /** `unknown` when the status stream was not heard for {@link statusSilenceMaxMs}. */
+  readonly state: VmState;
+  /** What the status stream said last, however long ago; null before its first frame. */
+  readonly reportedState: VmState | null;
+  readonly reportedAtUs: number | null;
+  /** Nothing older than this comes; null before the guest was heard. */
+  readonly watermarkUs: number | null;
+  /** Of the data stream, newest first; at most {@link epochsShownMax}. */
+  readonly epochs: readonly EpochStatus[];
+  /** Everything that is known to be lost, since the store was made. */
+  readonly losses: readonly ReportedLoss[];
+}
+
+export const epochsShownMax = 8;
+export const gapsShownMax = 16;
+/** Three times the interval at which a status stream speaks by default. */
+export const statusSilenceMaxMs = 15_000;
+
+interface StatusRow {
+  readonly vm: string;
+  readonly state: VmState | null;
+  readonly watermark_us: number | null;
+  readonly produced_at_us: number | null;
+}
+
+interface EpochRow {
+  readonly epoch_id: number;
+  readonly number: number;
+  readonly opened_reason: string | null;
+  readonly closed_seq: number | null;
+  readonly head_seq: number;
+}
+
+/** What the store knows of each VM's streams: whether it runs, what is here, what is missing, what is lost. */
+export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
+  const vms = database
+    .prepare<[], StatusRow>(
+      `SELECT vm, state, watermark_us, produced_at_us FROM (SELECT DISTINCT vm FROM epochs)
+       LEFT JOIN vm_status USING (vm) ORDER BY vm`,
+    )
+    .all();
+  return vms.map((row) => {
+    const isHeard =
+      row.produced_at_us !== null && nowUs - row.produced_at_us <= statusSilenceMaxMs * 1_000;
+    return {
+      vm: row.vm,
+      state: isHeard && row.state !== null ? row.state : 'unknown',
+      reportedState: row.state,
+      reportedAtUs: row.produced_at_us,
+      watermarkUs: row.watermark_us,
+      epochs: readEpochs(database, row.vm, isHeard),
+      losses: database
+        .prepare<[string], ReportedLoss>(
+          'SELECT place, count FROM loss_totals WHERE vm = ? ORDER BY place',
+        )
+        .all(row.vm),
+    };
+  });
+}
+
+function readEpochs(database: Database, vm: string, isHeard: boolean): EpochStatus[] {
+  const rows = database
+    .prepare<[string, number], EpochRow>(
+      `SELECT epoch_id, number, opened_reason, closed_seq, head_seq FROM epochs
+       WHERE vm = ? AND kind = 'data' ORDER BY number DESC, epoch_id DESC LIMIT ?`,
+    )
+    .all(vm, epochsShownMax);
+  return rows.map((row, index) => {
+    const stored = readRanges(database, 'stored_ranges', row.epoch_id);
+    const lost = readRanges(database, 'lost_ranges', row.epoch_id);
+    const here = new RangeSet([...stored, ...lost]);
+    const headSeq = Math.max(row.head_seq, row.closed_seq ?? 0, here.lastSeq);
+    const gaps = headSeq === 0 ? [] : here.gaps(1, headSeq);
+    return {
+      number: row.number,
+      reason: row.opened_reason,
+      end: endOf(row, index === 0 && isHeard),
+      headSeq,
+      gaps: gaps.slice(0, gapsShownMax),
+      missingFrames: frameCount(gaps),
+      lostFrames: frameCount(lost),
+    };
+  });
+}
+
+function endOf(row: EpochRow, isLiving: boolean): EpochEnd {
+  if (row.closed_seq !== null) return 'closed';
+  return isLiving ? 'open' : 'unknown';
+}
+
+function readRanges(
+  database: Database,
+  table: 'stored_ranges' | 'lost_ranges',
+  epochId: number,
+): SeqRange[] {
+  return database
+    .prepare<[number], SeqRange>(
+      `SELECT from_seq AS fromSeq, through_seq AS throughSeq FROM ${table} WHERE epoch_id = ?`,
+    )
+    .all(epochId);
+}
+
+function frameCount(ranges: readonly SeqRange[]): number {
+  return ranges.reduce((sum, { fromSeq, throughSeq }) => sum + throughSeq - fromSeq + 1, 0);
+}
