@@ -43,15 +43,15 @@ try {
     ["npx isobar watch 'kpi/**' --since 1m", watchLines],
     ['npx isobar status', status.trimEnd().split('\n')],
   ]);
-
-  function save(script) {
-    const result = spawnSync('sh', ['-c', script], { encoding: 'utf8' });
-    if (result.status !== 0) throw new Error(`${script}: ${result.stderr}`);
-  }
 } finally {
   up.child.kill('SIGINT');
   await once(up.child, 'exit');
   rmSync(dataDirectory, { recursive: true, force: true });
+}
+
+function save(script) {
+  const result = spawnSync('sh', ['-c', script], { encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`${script}: ${result.stderr}`);
 }
 
 function start(...words) {
