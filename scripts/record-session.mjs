@@ -24,8 +24,11 @@ try {
   const mount = join(dataDirectory, 'mount', 'unencrypted');
   const watch = start('watch', 'kpi/**');
   await watch.connected;
-  save('echo 42 > users');
-  save('printf "cpu,mem\\n0.5,1024\\n" > load');
+  const saves = [
+    `echo 42 > ${mount}/users`,
+    String.raw`printf 'cpu,mem\n0.5,1024\n' > ${mount}/load`,
+  ];
+  for (const script of saves) save(script);
   let seenCount = 0;
   const watchLines = await take(watch, () => {
     seenCount += 1;
@@ -36,21 +39,19 @@ try {
   const status = spawnSync(command, ['status'], { env: environment, encoding: 'utf8' }).stdout;
   publish([
     ['npm start', upLines],
-    [`cd ${mount}`, []],
-    ['echo 42 > users', []],
-    [String.raw`printf 'cpu,mem\n0.5,1024\n' > load`, []],
+    ...saves.map((script) => [script, []]),
     ["npx isobar watch 'kpi/**' --since 1m", watchLines],
     ['npx isobar status', status.trimEnd().split('\n')],
   ]);
-
-  function save(script) {
-    const result = spawnSync('sh', ['-c', script], { cwd: mount, encoding: 'utf8' });
-    if (result.status !== 0) throw new Error(`${script}: ${result.stderr}`);
-  }
 } finally {
   up.child.kill('SIGINT');
   await once(up.child, 'exit');
   rmSync(dataDirectory, { recursive: true, force: true });
+}
+
+function save(script) {
+  const result = spawnSync('sh', ['-c', script], { encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`${script}: ${result.stderr}`);
 }
 
 function start(...words) {

@@ -11,8 +11,10 @@ import {
   chmodSync,
   constants,
   existsSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -21,13 +23,20 @@ import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const purpose = process.argv.includes('test') ? 'test' : 'start';
+const words = process.argv.slice(2).join(' ');
+const purpose = words === '--for test' ? 'test' : 'start';
 const stampPath = join(root, 'node_modules', '.isobar-setup');
 const commandPath = join(root, 'dist', 'cli', 'main.js');
 const exitCodeConfig = 78;
+const exitCodeUsage = 2;
 
 /** A reason to stop that a person can do something about. */
 class SetupError extends Error {}
+
+if (!['', '--for start', '--for test'].includes(words)) {
+  process.stderr.write('usage: node scripts/setup.mjs [--for start|test]\n');
+  process.exit(exitCodeUsage);
+}
 
 try {
   checkPlatform();
@@ -156,6 +165,12 @@ function dependencyKey() {
 
 /** npm ci without install scripts: none but SQLite's is needed. The compiler is one of the dev dependencies. */
 function installDependencies() {
+  const modules = join(root, 'node_modules');
+  if (lstatSync(modules, { throwIfNoEntry: false })?.isSymbolicLink() === true) {
+    throw new SetupError(
+      `node_modules is a link, and npm ci would empty ${realpathSync(modules)}, which others may use; remove the link first`,
+    );
+  }
   process.stderr.write('isobar: installing dependencies\n');
   const args = ['ci', '--ignore-scripts', '--include=dev', '--no-audit', '--no-fund'];
   const installed = run('npm', args, {});

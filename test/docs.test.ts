@@ -3,9 +3,15 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
 
+import type { CommandContext } from '../cli/context.ts';
+import { documentKinds } from '../cli/process-kinds.ts';
+import { buildProgram } from '../cli/program.ts';
+import { createStyle } from '../cli/text/style.ts';
+import { SystemClock } from '../common/runtime/clock.ts';
 import { packageRoot } from '../common/runtime/package-root.ts';
-import { runIsobar } from './support/command-line.ts';
+import { SystemRandom } from '../common/runtime/random.ts';
 
 const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
   cwd: packageRoot(),
@@ -49,24 +55,38 @@ describe('the documents', () => {
     expect(named.filter(({ path }) => !existsSync(join(packageRoot(), path)))).toEqual([]);
   });
 
-  test('every isobar command named in the docs exists', async () => {
+  test('every isobar command named in the docs exists', () => {
+    const program = buildProgram(commandContext());
     const commands = documents.flatMap((document) =>
       Array.from(
-        read(document).matchAll(/(?:^|[`$ ])(?:npx )?isobar ((?:[a-z]+)(?: [a-z-]+)?)/gm),
-        ([, words = '']) => words.split(' '),
-      ),
+        read(document).matchAll(/(?:^|[`$ (])(?:npx )?isobar ([a-z]+)(?: ([a-z-]+))?/gm),
+        ([, name = '', child = '']) => ({ document, name, child }),
+      ).filter(({ name }) => !proseAfter.has(name)),
     );
-    const { lines } = await runIsobar(['--help']);
-    const known = Array.from(
-      lines.join('\n').matchAll(/^ {2}([a-z]+) /gm),
-      ([, name = '']) => name,
-    );
-    const commandNames = commands
-      .map(([name = '']) => name)
-      .filter((name) => !proseAfter.has(name));
-    expect(known).toContain('watch');
-    expect(commandNames.length).toBeGreaterThan(3);
-    expect(commandNames.filter((name) => !known.includes(name))).toEqual([]);
+    const unknown = commands.filter(({ name, child }) => {
+      if (name === 'help') return false;
+      const command = program.commands.find((each) => each.name() === name);
+      const children = command?.commands ?? [];
+      // A word after a command that has children names one of them.
+      return (
+        command === undefined ||
+        (child !== '' && children.length > 0 && !children.some((each) => each.name() === child))
+      );
+    });
+    expect(commands.length).toBeGreaterThan(10);
+    expect(unknown).toEqual([]);
+  });
+
+  test('every key of a configuration is documented with its meaning', () => {
+    const lines = read('docs/CONFIGURATION.md').split(/^## /m);
+    const missing = Object.entries(documentKinds).flatMap(([kind, { schema }]) => {
+      const section = lines.find((text) => text.startsWith(`${kind}\n`)) ?? '';
+      const json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' });
+      return keysOf(json as JsonSchema, '')
+        .filter((key) => !section.includes(`| \`${key}\` `))
+        .map((key) => `${kind}: ${key}`);
+    });
+    expect(missing).toEqual([]);
   });
 
   test('every npm script named in the docs exists', () => {
@@ -84,3 +104,44 @@ describe('the documents', () => {
 
 /** Words that follow the name in prose. */
 const proseAfter = new Set(['command', 'is', 'runs']);
+
+interface JsonSchema {
+  readonly properties?: Readonly<Record<string, JsonSchema>>;
+  readonly items?: JsonSchema;
+  readonly anyOf?: readonly JsonSchema[];
+  readonly oneOf?: readonly JsonSchema[];
+}
+
+/** Dotted paths of all keys; `[]` is an item of a list. */
+function keysOf(schema: JsonSchema, path: string): string[] {
+  const own = Object.entries(schema.properties ?? {}).flatMap(([name, child]) => {
+    const key = path === '' ? name : `${path}.${name}`;
+    return [key, ...keysOf(child, key)];
+  });
+  const alternatives = [...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
+  return [
+    ...own,
+    ...alternatives.flatMap((each) => keysOf(each, path)),
+    ...(schema.items === undefined ? [] : keysOf(schema.items, `${path}[]`)),
+  ];
+}
+
+/** The command tree is only looked at: nothing is printed, nothing runs. */
+function commandContext(): CommandContext {
+  return {
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    environment: {},
+    userId: 1_000,
+    output: {
+      style: createStyle(false),
+      errorStyle: createStyle(false),
+      columns: undefined,
+      line: () => Promise.resolve(),
+      remark: () => {},
+    },
+    interruptible: () => ({ signal: new AbortController().signal, release: () => {} }),
+    readStandardInput: () => Promise.resolve(''),
+    setExitCode: () => {},
+  };
+}
