@@ -1,4 +1,4 @@
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { packageRoot } from '../../../common/runtime/package-root.ts';
 import { storeMigrations } from '../../../guest-agent/store/schema.ts';
 import { StoreReader } from '../../../guest-agent/store/store-reader.ts';
-import { StoreFixture } from '../../support/store-fixture.ts';
+import { saveOf, StoreFixture } from '../../support/store-fixture.ts';
 
 /** A database as version 1 left it: three KPI tables, one save that lay aside, a logger, a refused save. */
 const golden = join(packageRoot(), 'test/guest-agent/store/golden/unencrypted-v1.db');
@@ -38,6 +38,16 @@ describe('schema', () => {
     ]);
     expect(reader.heldAside('unencrypted')).toEqual([]);
     reader.close();
+  });
+
+  test('a database of a newer version is refused untouched, with what to do', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('a', '1')]);
+    store.close();
+    store.withDatabase((db) => db.pragma(`user_version = ${storeMigrations.length + 1}`));
+    const before = readFileSync(store.databasePath());
+    expect(() => store.engine).toThrow('use the newer program, or another data directory');
+    expect(readFileSync(store.databasePath()).equals(before)).toBe(true);
   });
 
   test('our own tables begin with "/", KPI tables never do', () => {

@@ -1,14 +1,18 @@
-import { copyFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, cpSync, renameSync, rmSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
 
+import { silentLog } from '../../../common/runtime/log.ts';
+import { SystemRandom } from '../../../common/runtime/random.ts';
 import { DatabaseContentReader } from '../../../guest-agent/store/database-content-reader.ts';
+import { StoreEngine } from '../../../guest-agent/store/store-engine.ts';
 import { StoreReader } from '../../../guest-agent/store/store-reader.ts';
 import { appendOf, saveOf, StoreFixture } from '../../support/store-fixture.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
-const { EAGAIN, ENOSPC } = constants.errno;
+const { EAGAIN, EINVAL, ENOSPC } = constants.errno;
 
 describe('database identity: "new when it is created, restored, cloned or rolled back"', () => {
   test('a restart keeps the generation', () => {
@@ -54,6 +58,33 @@ describe('database identity: "new when it is created, restored, cloned or rolled
       { row_id: 1, column1: 1 },
       { row_id: 3, column1: 3 },
     ]);
+  });
+
+  test('restored: a copy with side file and WAL, taken while the store ran, in the place of the database', () => {
+    using store = new StoreFixture();
+    using copy = temporaryDirectory();
+    store.engine.apply([saveOf('a', '1')]);
+    const before = store.engine.generation('unencrypted');
+    cpSync(store.directory.path, copy.path, { recursive: true });
+    store.engine.apply([saveOf('a', '2')]);
+    store.close();
+    rmSync(store.directory.path, { recursive: true });
+    cpSync(copy.path, store.directory.path, { recursive: true });
+    expect(store.engine.generation('unencrypted')).not.toBe(before);
+    expect(store.rows('a')).toMatchObject([{ column1: 1 }]);
+  });
+
+  test('cloned: the same files on another machine', () => {
+    using store = new StoreFixture({ machineId: 'first' });
+    const before = store.engine.generation('unencrypted');
+    store.close();
+    const log = silentLog;
+    const other = new StoreEngine(
+      { clock: store.clock, random: new SystemRandom(), log, reachCrashPoint: () => {} },
+      { ...store.options, machineId: 'second' },
+    );
+    expect(other.generation('unencrypted')).not.toBe(before);
+    other.close();
   });
 
   test('rolled back unnoticed: the host acknowledges a row that is not there', () => {
@@ -266,5 +297,55 @@ describe('StoreReader', () => {
     expect(rows[1]).toMatchObject({ table: 't2', columns: ['cpu', 'mem'], values: [2, null] });
     expect(rows[4]).toMatchObject({ table: 't2', columns: ['CPU'], values: [5] });
     reader.close();
+  });
+});
+
+describe('bounds of the store', () => {
+  test('tables: ENOSPC for one more; columns of a table over all its saves: EINVAL', () => {
+    using store = new StoreFixture({ tablesMax: 2, columnsMax: 3 });
+    const resultOf = (path: string, content: string): number | undefined =>
+      store.engine.apply([saveOf(path, content)])[0]?.result;
+    expect(resultOf('a', '1')).toBe(0);
+    expect(resultOf('b', '1')).toBe(0);
+    expect(resultOf('c', '1')).toBe(-ENOSPC);
+    expect(resultOf('a', 'x,y\n1,2\n')).toBe(0);
+    expect(resultOf('a', 'z\n1\n')).toBe(-EINVAL);
+    expect(resultOf('a', '2')).toBe(0);
+  });
+
+  test('quarantine bytes and age: the oldest go first', () => {
+    using store = new StoreFixture({ quarantineBytesMax: 100, quarantineAgeMaxMs: 1_000 });
+    const refuse = (mark: string, savedAtUs: number): void => {
+      store.engine.apply([saveOf('a', `"${mark.repeat(40)}`, { savedAtUs })]);
+    };
+    const kept = (): readonly unknown[] =>
+      store.withDatabase((shell) =>
+        shell
+          .prepare(
+            'SELECT CAST(substr(content, 2, 1) AS TEXT) FROM "/quarantine" ORDER BY quarantine_id',
+          )
+          .pluck()
+          .all(),
+      );
+    for (const mark of ['a', 'b', 'c']) refuse(mark, 1_000);
+    expect(kept()).toEqual(['b', 'c']);
+    refuse('d', 2_000_000);
+    expect(kept()).toEqual(['d']);
+  });
+
+  test('retries: what nobody waits for is dropped and counted beyond retriesMax', () => {
+    using store = new StoreFixture({ busyMaxMs: 1, retriesMax: 2 });
+    store.engine.apply([saveOf('a', '0')]);
+    store.withDatabase((shell) => {
+      shell.exec('BEGIN IMMEDIATE');
+      for (const content of ['1', '2', '3']) {
+        const [outcome] = store.engine.apply([saveOf('a', content, { token: null, handle: 0 })]);
+        expect(outcome?.result).toBe(-EAGAIN);
+      }
+      shell.exec('COMMIT');
+    });
+    store.engine.tick();
+    expect(store.engine.counters('unencrypted').droppedRetries).toBeGreaterThan(0);
+    expect(store.rows('a').map(({ column1 }) => column1)).toEqual([0, 1, 2]);
   });
 });

@@ -7,7 +7,7 @@ import type { StoreMessage } from '../../../guest-agent/store/store-loop.ts';
 import { defaultStoreOptions } from '../../../guest-agent/store/store-options.ts';
 import { StoreReader } from '../../../guest-agent/store/store-reader.ts';
 import type { StoreOutcome } from '../../../guest-agent/store/store-request.ts';
-import { StoreThreadClient } from '../../../guest-agent/store/store-rings.ts';
+import { StoreSignal, StoreThreadClient } from '../../../guest-agent/store/store-rings.ts';
 import { StoreThreadService } from '../../../guest-agent/store/store-thread-service.ts';
 import { eventually } from '../../support/eventually.ts';
 import { saveOf } from '../../support/store-fixture.ts';
@@ -85,5 +85,50 @@ describe('StoreThreadService', () => {
     port1.close();
     expect(failures).toEqual([]);
     expect(messages.at(-1)).toEqual({ kind: 'stopped' });
+  });
+
+  test('a full ring blocks and goes on: small and large saves many times around it, needless rings of the bell, none lost', async () => {
+    using directory = temporaryDirectory();
+    const fileBytesMax = 60_000;
+    const { port1, port2 } = new MessageChannel();
+    const thread = new StoreThreadService(
+      { onMessage: () => {}, onFailure: () => {} },
+      {
+        store: {
+          ...defaultStoreOptions,
+          directory: directory.path,
+          synchronous: 'OFF',
+          fileBytesMax,
+        },
+        replyDescriptor: null,
+        replyPort: port2,
+        logLevel: 'error',
+      },
+    );
+    await thread.start();
+    const client = new StoreThreadClient(thread.memory);
+    const bell = new StoreSignal(thread.memory.signal);
+    const saveCount = 600;
+    const expected: number[] = [];
+    for (let number = 0; number < saveCount; number += 1) {
+      const content = `${number},${'x'.repeat((number * 7_919) % (fileBytesMax - 10))}\n`;
+      expected.push(content.length);
+      const ids = { token: BigInt(number + 1), handle: number + 1, file: number + 2 };
+      client.submit(saveOf(`a${number}`, content, ids));
+      bell.ring();
+    }
+    const outcomes: StoreOutcome[] = [];
+    await eventually(
+      () => {
+        client.drain((outcome) => void outcomes.push(outcome));
+        return outcomes.length === saveCount;
+      },
+      { timeoutMs: 15_000 },
+    );
+    expect(outcomes.map(({ handle }) => handle)).toEqual(expected.map((_, index) => index + 1));
+    expect(outcomes.map(({ sizeBytes }) => sizeBytes)).toEqual(expected);
+    expect(outcomes.every(({ result }) => result === 0)).toBe(true);
+    await thread.stop();
+    port1.close();
   });
 });
