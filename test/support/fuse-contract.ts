@@ -387,6 +387,22 @@ print(libc.renameat2(-100,b'a',-100,b'b',1), os.strerror(ctypes.get_errno()), op
     expect(said).toBe('-1 File exists b');
   });
 
+  only(
+    'allocate',
+    'fallocate beyond what a file may hold gives EFBIG and changes nothing',
+    async () => {
+      const said = await python(
+        fresh(),
+        `import os,errno
+f=os.open('f',os.O_CREAT|os.O_RDWR); os.write(f,b'1,2\\n')
+try: os.posix_fallocate(f,0,8<<30)
+except OSError as e: print(errno.errorcode[e.errno])
+os.close(f); print(open('f').read()=='1,2\\n')`,
+      );
+      expect(said).toBe('EFBIG\nTrue');
+    },
+  );
+
   only('allocate', 'fallocate extends the file', async () => {
     expect(await shell(fresh(), 'fallocate -l 1000 f; stat -c %s f')).toBe('1000\n');
   });

@@ -103,17 +103,27 @@ describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
     await before.close().catch(() => {});
   });
 
-  test('a stop in the middle of a restart leaves no mount behind', async () => {
-    using directory = temporaryDirectory();
-    const path = join(directory.path, 'mount');
-    const supervised = await startSupervised(path, 'no-resend');
-    const agent = agentOf(supervised);
-    process.kill(agent, 'SIGKILL');
-    await eventually(() => !isAlive(agent), { timeoutMs: 2_000, pollMs: 1 });
-    supervised.child.kill('SIGTERM');
-    expect(await supervised.exited).toBe(0);
-    expect(isMounted(path)).toBe(false);
-  });
+  test.each(['the agent is gone', 'the old mount is gone', 'the new mount is there'] as const)(
+    'a stop in the middle of a restart, when %s, leaves no mount behind',
+    async (moment) => {
+      using directory = temporaryDirectory();
+      const path = join(directory.path, 'mount');
+      const supervised = await startSupervised(path, 'no-resend');
+      const agent = agentOf(supervised);
+      const minor = () => mountAt(readMountTable(), path)?.deviceMinor;
+      const before = minor();
+      const isReached = {
+        'the agent is gone': () => !isAlive(agent),
+        'the old mount is gone': () => minor() !== before,
+        'the new mount is there': () => minor() !== before && minor() !== undefined,
+      }[moment];
+      process.kill(agent, 'SIGKILL');
+      await eventually(isReached, { timeoutMs: 2_000, pollMs: 1 });
+      supervised.child.kill('SIGTERM');
+      expect(await supervised.exited).toBe(0);
+      expect(isMounted(path)).toBe(false);
+    },
+  );
 
   test('a stale mount, whose agent and supervisor were killed, is taken away at the next start', async () => {
     using directory = temporaryDirectory();
