@@ -94,7 +94,10 @@ export async function runCommandLine(
 function report(error: unknown, debugs: boolean, context: CommandContext): void {
   const { output } = context;
   const label = output.errorStyle.red('error:');
-  if (!(error instanceof Error)) {
+  // Several parts failed to stop: each says what to do.
+  if (error instanceof AggregateError) {
+    for (const each of error.errors) report(each, debugs, context);
+  } else if (!(error instanceof Error)) {
     output.remark(`${label} ${String(error)}`);
   } else if (debugs || !(error instanceof OperatingError)) {
     output.remark(`${label} ${error.stack ?? error.message}`);

@@ -83,7 +83,8 @@ function addTest(file, test) {
     failures.push(`${file}: ${test.fullName.trim()}`);
   } else {
     totals.skipped += 1;
-    const [, reason = 'no reason given'] = /\[skipped: (.*?)\]/.exec(test.fullName) ?? [];
+    const [, titled = 'no reason given'] = /\[skipped: (.*?)\]/.exec(test.fullName) ?? [];
+    const reason = test.meta?.skipReason ?? titled;
     skips.set(reason, (skips.get(reason) ?? 0) + 1);
   }
 }

@@ -82,8 +82,11 @@ async function up(options: UpOptions, context: CommandContext): Promise<void> {
     await Promise.race([signals.requested, instance.finished()]);
     output.remark('stopping; Ctrl-C again stops at once');
   } finally {
-    await instance.stop();
-    signals.release();
+    try {
+      await instance.stop();
+    } finally {
+      signals.release();
+    }
   }
 }
 

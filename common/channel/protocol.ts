@@ -42,9 +42,6 @@ export const protocolVersionOldest = 1;
 /** No frame's payload is larger, in either direction; what announces more is garbage. */
 export const payloadBytesMax = 16 * 1_048_576;
 
-/** The size that a row may have in a frame of its own. A store reports a larger one as lost, `row-too-large`. */
-export const rowBytesMax = payloadBytesMax - 65_536;
-
 /** Table patterns in one registration, and the length of each; more is a malformed message. */
 export const registrationsMax = 1_024;
 export const patternCharsMax = 1_024;

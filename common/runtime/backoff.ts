@@ -1,4 +1,3 @@
-import type { Clock } from './clock.ts';
 import type { Random } from './random.ts';
 
 export interface BackoffPolicy {
@@ -28,29 +27,4 @@ export function backoffDelayMs(
 ): number {
   const ceilingMs = Math.min(policy.maxMs, policy.initialMs * 2 ** Math.min(attemptIndex, 40));
   return ceilingMs / 2 + (ceilingMs / 2) * random.uniform();
-}
-
-/**
- * Repeats `attempt` until it resolves. Rethrows its error once `attemptsMax` is used up or `isRetryable`
- * says no, and the signal's reason when aborted.
- */
-export async function retry<Result>(
-  attempt: () => Promise<Result>,
-  policy: BackoffPolicy,
-  deps: { readonly clock: Clock; readonly random: Random },
-  options: {
-    readonly signal?: AbortSignal;
-    readonly isRetryable?: (error: unknown) => boolean;
-  } = {},
-): Promise<Result> {
-  for (let attemptIndex = 0; ; attemptIndex += 1) {
-    options.signal?.throwIfAborted();
-    try {
-      return await attempt();
-    } catch (error) {
-      const isLast = attemptIndex + 1 >= policy.attemptsMax;
-      if (isLast || options.isRetryable?.(error) === false) throw error;
-      await deps.clock.sleep(backoffDelayMs(policy, attemptIndex, deps.random), options.signal);
-    }
-  }
 }

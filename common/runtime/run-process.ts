@@ -189,6 +189,10 @@ function crashOnUncaught(log: Log): void {
 
 /** Operating errors need no stack; a programmer error is useless without one. */
 function logFailure(log: Log, event: string, error: unknown): void {
+  if (error instanceof AggregateError) {
+    for (const each of error.errors) logFailure(log, event, each);
+    return;
+  }
   if (error instanceof OperatingError) {
     log.error(event, { code: error.code, message: error.message, ...error.context });
     return;

@@ -37,7 +37,7 @@ export interface RowStore {
   generations(): PerArea<string>;
   /** The highest published row id; 0 when there is none. */
   head(area: Area): number;
-  /** A row larger than `rowBytesMax` (common/channel/protocol.ts) fits no frame: it is given as a lost range. */
+  /** A row that fits no frame (`payloadBytesMax` of common/channel/protocol.ts) is given as a lost range. */
   fetch(
     area: Area,
     afterRowId: number,

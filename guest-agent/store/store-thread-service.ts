@@ -89,6 +89,8 @@ export class StoreThreadService implements Service {
       });
       this.#ended = new Promise((ended) => {
         worker.on('exit', () => {
+          // The event can overtake the thread's last messages, which closing the port would drop.
+          this.takeMessages();
           port1.close();
           ended();
         });

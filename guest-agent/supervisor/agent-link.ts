@@ -73,7 +73,10 @@ export class AgentLink {
   /** Lets go of the channel, which would keep the process alive; the last thing an agent does. */
   close(): void {
     this.#isClosed = true;
-    if (this.#process.connected) this.#process.disconnect?.();
+    // Not inside a message's handler: Node 20 fails there while it hands over messages that came before the listener.
+    setImmediate(() => {
+      if (this.#process.connected) this.#process.disconnect?.();
+    });
   }
 
   #send(message: ToSupervisor): void {

@@ -121,17 +121,23 @@ export class Supervisor implements Service {
     await this.#supervision;
   }
 
-  /** Unmounts and lets the agent drain; nothing is left behind. */
+  /**
+   * Unmounts and lets the agent drain; nothing is left behind. Throws MountError when the mount can't be taken away; the
+   * agent is ended all the same.
+   */
   async stop(): Promise<void> {
     if (this.#state === 'stopped' || this.#state === 'failed') return;
     const hasAgent = this.#state === 'running';
     this.#beginStop();
-    // Without an agent callers inside the mount would never leave it.
-    if (hasAgent) await this.#mount?.unmount();
-    else await this.#mount?.unmountNow();
-    await this.#agentGone();
-    await this.#supervisionEnded();
-    await this.#release('stopped');
+    try {
+      // Without an agent callers inside the mount would never leave it.
+      if (hasAgent) await this.#mount?.unmount();
+      else await this.#mount?.unmountNow();
+    } finally {
+      await this.#agentGone();
+      await this.#supervisionEnded();
+      await this.#release('stopped');
+    }
   }
 
   /** The same without waiting for anyone: the agent is killed, the mount detached. What was acknowledged is safe. */
@@ -308,11 +314,14 @@ export class Supervisor implements Service {
 
   async #release(state: 'stopped' | 'failed'): Promise<void> {
     this.#agent?.kill();
-    await this.#mount?.unmountNow();
-    await this.#agent?.exited;
-    this.#mount = undefined;
-    this.#agent = undefined;
-    this.#state = state;
+    try {
+      await this.#mount?.unmountNow();
+    } finally {
+      await this.#agent?.exited;
+      this.#mount = undefined;
+      this.#agent = undefined;
+      this.#state = state;
+    }
   }
 }
 

@@ -1,27 +1,20 @@
 import { spawn } from 'node:child_process';
 
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 
 import { readStamps, runWriter } from '../../bench/writer.ts';
 import { eventually } from '../support/eventually.ts';
-import {
-  fuseMissingReason,
-  mountAgent,
-  mountAnswers,
-  type MountedAgent,
-} from '../support/mounted-agent.ts';
+import { mountAgent, mountAnswers, type MountedAgent } from '../support/mounted-agent.ts';
 import { mustRun } from '../support/programs/run-program.ts';
+import { describeUnless, fuseObstacle } from '../support/requirements.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
-
-const missing = fuseMissingReason();
-if (missing !== undefined) console.warn(`skipped: kill -9 of the agent: ${missing}`);
 
 /** Sequence numbers that a writer of bench/writer.c has rows for. */
 function savedSequences(agent: MountedAgent, writer: number): Set<number> {
   return new Set(agent.rows(`writer-${writer}-0`).map((row) => Number(row['sequence'])));
 }
 
-describe.skipIf(missing !== undefined)('kill -9 of the agent', () => {
+describeUnless(fuseObstacle(), 'kill -9 of the agent', () => {
   test('"the mount works again within 2 s without an operator"', async () => {
     await using agent = await mountAgent();
     const file = `${agent.mountPath}/unencrypted/users`;

@@ -34,11 +34,10 @@ import {
 } from '../../guest-agent/fuse/backend-capability.ts';
 import { eventually } from './eventually.ts';
 import { type MountedBackend, refusedSave } from './mounted-backend.ts';
-import { backendObstacle, describeUnless, rootObstacle } from './requirements.ts';
+import { backendObstacle, describeUnless, nobody, rootObstacle } from './requirements.ts';
 
 // oxlint-disable-next-line typescript/strict-void-return -- promisify has a type of its own for execFile
 const run = promisify(execFile);
-const nobody = 65_534;
 
 /** Runs a shell script with the mount as its working directory; rejects unless it succeeds. */
 async function shell(directory: string, script: string): Promise<string> {
@@ -351,7 +350,7 @@ for text in ('first','second save','3'):
 function testOf(backend: BackendName) {
   return (capability: BackendCapability, title: string, body: () => void | Promise<void>): void => {
     const lacks = !capabilitiesOf[backend].includes(capability);
-    const suffix = lacks ? ` (skipped: ${backend} lacks ${capability})` : '';
+    const suffix = lacks ? ` [skipped: ${backend} lacks ${capability}]` : '';
     // oxlint-disable-next-line vitest/expect-expect -- `body` asserts
     test.skipIf(lacks)(`${title}${suffix}`, body);
   };
@@ -386,6 +385,22 @@ print(libc.renameat2(-100,b'a',-100,b'b',1), os.strerror(ctypes.get_errno()), op
     );
     expect(said).toBe('-1 File exists b');
   });
+
+  only(
+    'allocate',
+    'fallocate beyond what a file may hold gives EFBIG and changes nothing',
+    async () => {
+      const said = await python(
+        fresh(),
+        `import os,errno
+f=os.open('f',os.O_CREAT|os.O_RDWR); os.write(f,b'1,2\\n')
+try: os.posix_fallocate(f,0,8<<30)
+except OSError as e: print(errno.errorcode[e.errno])
+os.close(f); print(open('f').read()=='1,2\\n')`,
+      );
+      expect(said).toBe('EFBIG\nTrue');
+    },
+  );
 
   only('allocate', 'fallocate extends the file', async () => {
     expect(await shell(fresh(), 'fallocate -l 1000 f; stat -c %s f')).toBe('1000\n');

@@ -230,6 +230,7 @@ export class MemoryFileSystem implements FileSystem {
     if (opened === undefined) return EIO;
     const keepsSize = (mode & 1) !== 0;
     if (mode > 1) return -95;
+    if (offset + byteCount > fileBytesMax) return EFBIG;
     if (!keepsSize && offset + byteCount > opened.sizeBytes) {
       this.#resize(opened, offset + byteCount);
     }

@@ -62,16 +62,6 @@ export interface MountedAgent extends AsyncDisposable {
   restart(): Promise<void>;
 }
 
-/** Why no mount can be made here, or undefined when one can. */
-export function fuseMissingReason(): string | undefined {
-  try {
-    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
-    return undefined;
-  } catch {
-    return '/dev/fuse is missing or not accessible; load the fuse module or run as a user that may open it';
-  }
-}
-
 /** Starts a supervisor and its agent as processes of their own and resolves when the mount is served. */
 export async function mountAgent(options: MountedAgentOptions = {}): Promise<MountedAgent> {
   const root = mkdtempSync(join(options.dataParentPath ?? tmpdir(), 'isobar-agent-'));

@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { compiledEntry } from '../../common/runtime/package-root.ts';
@@ -27,12 +26,6 @@ const entries: Readonly<Record<BackendName, string>> = {
   'dev-fuse': 'test/support/dev-fuse-process.ts',
   'fuse-native': 'test/support/fuse-native-process.ts',
 };
-
-/** Why mounts can't be tested here, or undefined when they can. */
-export function mountObstacle(): string | undefined {
-  if (process.geteuid?.() !== 0) return 'needs root';
-  return existsSync('/dev/fuse') ? undefined : 'needs /dev/fuse';
-}
 
 /**
  * Mounts a MemoryFileSystem through `backend`; disposal unmounts, and fails when the process did not end well.

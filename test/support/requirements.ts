@@ -1,8 +1,10 @@
-import { execFileSync } from 'node:child_process';
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
-import { describe } from 'vitest';
+import { describe, type TestContext } from 'vitest';
 
+import { packageRoot } from '../../common/runtime/package-root.ts';
 import type { BackendName } from '../../guest-agent/fuse/backend-capability.ts';
 
 /** Why something that a test needs can't be had on this machine; undefined when it can. */
@@ -46,6 +48,41 @@ export function programObstacle(program: string, debianPackage: string): Obstacl
   return isThere ? undefined : `${program} is missing: apt-get install ${debianPackage}`;
 }
 
+/** A user without any rights. */
+export const nobody = 65_534;
+
+/** What runs the command behind it as {@link nobody}, who belongs to no other group. */
+export const asNobody = [
+  'setpriv',
+  '--reuid',
+  String(nobody),
+  '--regid',
+  String(nobody),
+  '--clear-groups',
+] as const;
+
+/** Mounts by {@link nobody}: fusermount3 with all it needs, and this clone where that user can read it. */
+export function userMountObstacle(): Obstacle {
+  const obstacle =
+    programObstacle('setpriv', 'util-linux') ??
+    programObstacle('perl', 'perl-base') ??
+    programObstacle('fusermount3', 'fuse3');
+  if (obstacle !== undefined) return obstacle;
+  if (!existsSync('/etc/mtab')) {
+    return 'fusermount3 needs /etc/mtab, as root: ln -s ../proc/self/mounts /etc/mtab';
+  }
+  const [program, ...args] = asNobody;
+  const script = 'fs.accessSync(process.argv[1])';
+  const read = spawnSync(
+    program,
+    [...args, process.execPath, '-e', script, join(packageRoot(), 'node_modules', 'zod')],
+    { cwd: '/' },
+  );
+  return read.status === 0
+    ? undefined
+    : `other users can't run ${process.execPath} or can't read ${packageRoot()}`;
+}
+
 export function rootObstacle(): Obstacle {
   return process.getuid?.() === 0 ? undefined : 'needs root';
 }
@@ -61,6 +98,12 @@ export function describeUnless(obstacle: Obstacle, title: string, body: () => vo
   }
   process.stderr.write(`skipped: ${title}: ${obstacle}\n`);
   describe.skip(`${title} [skipped: ${obstacle}]`, body);
+}
+
+/** Skips the running test; scripts/test.mjs prints the reason. */
+export function skipBecause(context: TestContext, reason: string): void {
+  Object.assign(context.task.meta, { skipReason: reason });
+  context.skip(reason);
 }
 
 /** Root in a container may lack the capability; the kernel tells without mounting anything. */

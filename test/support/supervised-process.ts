@@ -20,30 +20,19 @@ export interface SupervisedProcess extends AsyncDisposable {
   readonly exited: Promise<number | null>;
 }
 
-/** Starts one and waits until it says how that went. Disposal stops it in order, if it still runs. */
+/** Starts one, by `prefix` if given, and waits until it says how that went. Disposal stops it in order, if it still runs. */
 export async function startSupervised(
   mountPath: string,
   behaviour: 'serve' | 'hold' | 'refuse' | 'no-resend',
-  asUser: number | null = null,
+  prefix: readonly string[] = [],
 ): Promise<SupervisedProcess> {
-  const command = [
+  const [program, ...args] = [
+    ...prefix,
     process.execPath,
     compiledEntry('test/support/supervised-main.ts'),
     mountPath,
     behaviour,
   ];
-  const [program = '', ...args] =
-    asUser === null
-      ? command
-      : [
-          'setpriv',
-          '--reuid',
-          String(asUser),
-          '--regid',
-          String(asUser),
-          '--clear-groups',
-          ...command,
-        ];
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'], cwd: '/' });
   const exited = new Promise<number | null>((resolve) => {
     child.on('exit', resolve);

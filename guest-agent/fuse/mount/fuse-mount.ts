@@ -60,6 +60,8 @@ class HeldMount implements FuseMount {
   readonly #holder: DescriptorHolder;
   readonly #clock: Clock;
   #isMounted = true;
+  /** The forced unmount under way. A second one beside it could meet the next mount at this path, and take that away. */
+  #detaching: Promise<void> | undefined;
 
   constructor(point: MountPoint, holder: DescriptorHolder, clock: Clock) {
     this.path = point.path;
@@ -83,8 +85,17 @@ class HeldMount implements FuseMount {
 
   async unmountNow(): Promise<void> {
     if (!this.#isMounted) return;
-    await detach(this.path);
-    this.#release();
+    this.#detaching ??= this.#detach();
+    await this.#detaching;
+  }
+
+  async #detach(): Promise<void> {
+    try {
+      await detach(this.path);
+      this.#release();
+    } finally {
+      this.#detaching = undefined;
+    }
   }
 
   #release(): void {

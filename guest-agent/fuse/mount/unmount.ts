@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+
 import { systemErrorCode } from '../../../common/runtime/operating-error.ts';
 import { MountError } from './mount-error.ts';
 import { mountAt, readMountTable } from './mount-table.ts';
@@ -24,9 +26,19 @@ export async function detach(path: string): Promise<void> {
   const [program, ...args] = command;
   const end = await runUnmount(program, args);
   if (end.exitCode === 0 || mountAt(readMountTable(), path) === undefined) return;
-  throw new MountError('mount-failed', `${path} can't be unmounted: ${end.output}`, {
-    context: { path, output: end.output },
-  });
+  throw new MountError(
+    'mount-failed',
+    `${path} can't be unmounted: ${end.output}; ${remedy(path)}`,
+    { context: { path, output: end.output } },
+  );
+}
+
+/** fusermount3 looks up in /etc/mtab whose mount it is, and does nothing without. */
+function remedy(path: string): string {
+  const byHand = `umount -l ${path}`;
+  return isRoot() || existsSync('/etc/mtab')
+    ? `as root: ${byHand}`
+    : `as root: ${byHand}, and for the next time: ln -s ../proc/self/mounts /etc/mtab`;
 }
 
 async function isGone(path: string, command: readonly [string, ...string[]]): Promise<boolean> {

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 
 import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
@@ -12,6 +12,7 @@ import {
   prepareExternalBroker,
   startExternalBroker,
 } from '../../support/external-broker.ts';
+import { describeUnless, type Obstacle } from '../../support/requirements.ts';
 
 /** A broker, and how one side of a relation reaches it. */
 interface Setting {
@@ -102,13 +103,13 @@ contract('embedded broker, inside', embeddedSide);
 contract('client of the embedded broker', clientOfEmbedded);
 for (const kind of ['mosquitto', 'nats-server'] as const) {
   const prepared = prepareExternalBroker(kind);
-  const title = prepared.ok ? `client of ${kind}` : `client of ${kind} (${prepared.reason})`;
   const program = prepared.ok ? prepared.program : '';
-  contract(title, clientOfExternal(kind, program), !prepared.ok);
+  const obstacle = prepared.ok ? undefined : prepared.reason;
+  contract(`client of ${kind}`, clientOfExternal(kind, program), obstacle);
 }
 
-function contract(title: string, start: StartSetting, skips = false): void {
-  describe.skipIf(skips)(`MqttTransport: ${title}`, () => {
+function contract(title: string, start: StartSetting, obstacle?: Obstacle): void {
+  describeUnless(obstacle, `MqttTransport: ${title}`, () => {
     test.each([0, 1] as const)('carries bytes unchanged both ways with QoS %i', async (qos) => {
       const { side, peer } = await connected(start);
       const payload = Uint8Array.from({ length: 256 }, (_, index) => index);

@@ -8,25 +8,18 @@ import { expect, test } from 'vitest';
 import { backendNames } from '../../../guest-agent/fuse/backend-capability.ts';
 import { eventually } from '../../support/eventually.ts';
 import {
+  asNobody,
   backendObstacle,
   describeUnless,
-  programObstacle,
+  nobody,
   rootObstacle,
+  userMountObstacle,
 } from '../../support/requirements.ts';
 import { launchUp, type RunningUp } from '../../support/running-up.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 // oxlint-disable-next-line typescript/strict-void-return -- promisify has a type of its own for execFile
 const run = promisify(execFile);
-const nobody = 65_534;
-const asNobody = [
-  'setpriv',
-  '--reuid',
-  String(nobody),
-  '--regid',
-  String(nobody),
-  '--clear-groups',
-] as const;
 
 /**
  * Starts `isobar up` as nobody in a mount namespace of its own, where /dev/fuse has the permissions `mode`: those of the
@@ -54,8 +47,7 @@ async function inside(up: RunningUp, script: string): Promise<string> {
 }
 
 for (const backend of backendNames) {
-  const obstacle =
-    rootObstacle() ?? backendObstacle(backend) ?? programObstacle('fusermount3', 'fuse3');
+  const obstacle = rootObstacle() ?? backendObstacle(backend) ?? userMountObstacle();
   describeUnless(obstacle, `isobar up as a user with ${backend}`, () => {
     test('without user_allow_other: a private mount and a printed line about it', async () => {
       using directory = temporaryDirectory();

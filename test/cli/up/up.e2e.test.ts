@@ -26,7 +26,7 @@ const parts = ['guest-agent', 'host-collector', 'primary-site'] as const;
 async function writeValues(file: string): Promise<readonly number[]> {
   const writer = spawn(
     process.execPath,
-    [compiledEntry('test/support/value-writer.ts'), file, '150', '10'],
+    [compiledEntry('test/support/value-writer-process.ts'), file, '150', '10'],
     { stdio: ['ignore', 'pipe', 'ignore'] },
   );
   return (await text(writer.stdout)).trim().split('\n').map(Number);

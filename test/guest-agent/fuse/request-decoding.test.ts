@@ -30,6 +30,7 @@ import { MemoryFileSystem } from '../../support/memory-file-system.ts';
 
 const bufferBytes = 8_192;
 const EINVAL = -22;
+const EFBIG = -27;
 const EILSEQ = -84;
 const EPROTO = -71;
 const ENOSYS = -38;
@@ -229,6 +230,24 @@ describe('operations', () => {
     expect(message.receive(39)).toBe(false);
     expect(message.receive(48)).toBe(false);
     expect(message.receive(64)).toBe(true);
+  });
+
+  test('FALLOCATE of more than a file may hold: EFBIG, and nothing is made ready for it', () => {
+    const state = session();
+    const created = Buffer.concat([words(0o102, 0o100644, 0, 0), Buffer.from('f\0')]);
+    operationTable[opcode.create]?.(state, request(opcode.create, created));
+    const node = state.reply.bytes.readBigUInt64LE(16);
+    const handleAt = 16 + 128;
+    const [low, high] = [0, 4].map((offset) => state.reply.bytes.readUInt32LE(handleAt + offset));
+    for (const [lengthLow, lengthHigh] of [
+      [0, 2],
+      [0, 0x8000_0000],
+      [0xffff_ffff, 0xffff_ffff],
+    ] as const) {
+      const body = words(low ?? 0, high ?? 0, 0, 0, lengthLow, lengthHigh, 0, 0);
+      operationTable[opcode.fallocate]?.(state, request(opcode.fallocate, body, node));
+      expect(state.reply.bytes.readInt32LE(4)).toBe(EFBIG);
+    }
   });
 
   test('FLUSH never answers ENOSYS', () => {

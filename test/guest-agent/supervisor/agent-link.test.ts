@@ -62,6 +62,23 @@ describe('AgentLink', () => {
     ]);
   });
 
+  test('closing in answer to a message leaves the channel until that message is handed over', async () => {
+    const child = new FakeProcess();
+    const link = new AgentLink(child, { log: silentLog });
+    link.listen({
+      serve: () => {},
+      stop: () => {
+        link.close();
+      },
+    });
+    child.emit('message', { type: 'stop' });
+    expect(child.connected).toBe(true);
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+    expect(child.connected).toBe(false);
+  });
+
   test('closing the channel itself is no death of the supervisor', async () => {
     const { link, heard, child } = linked();
     link.close();

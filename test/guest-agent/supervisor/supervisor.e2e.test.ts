@@ -1,22 +1,34 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { mountAt, readMountTable } from '../../../guest-agent/fuse/mount/mount-table.ts';
 import { eventually } from '../../support/eventually.ts';
-import { mountObstacle } from '../../support/mounted-backend.ts';
+import {
+  describeUnless,
+  asNobody,
+  fuseObstacle,
+  rootObstacle,
+  userMountObstacle,
+} from '../../support/requirements.ts';
 import { agentOf, startSupervised } from '../../support/supervised-process.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 // oxlint-disable-next-line typescript/strict-void-return -- promisify has a type of its own for execFile
 const run = promisify(execFile);
-const nobody = 65_534;
-const obstacle = mountObstacle();
-const skipped = obstacle === undefined ? '' : ` (skipped: ${obstacle})`;
+const obstacle = rootObstacle() ?? fuseObstacle();
 
 function isMounted(path: string): boolean {
   return mountAt(readMountTable(), path) !== undefined;
@@ -51,7 +63,7 @@ except OSError as e: print(errno.errorcode[e.errno])`;
   return (await closing).stdout.trim().split('\n').at(-1) ?? '';
 }
 
-describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
+describeUnless(obstacle, 'Supervisor', () => {
   test('kill -9 of the agent: the mount works again within 2 s without an operator', async () => {
     using directory = temporaryDirectory();
     const path = join(directory.path, 'mount');
@@ -103,17 +115,26 @@ describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
     await before.close().catch(() => {});
   });
 
-  test('a stop in the middle of a restart leaves no mount behind', async () => {
-    using directory = temporaryDirectory();
-    const path = join(directory.path, 'mount');
-    const supervised = await startSupervised(path, 'no-resend');
-    const agent = agentOf(supervised);
-    process.kill(agent, 'SIGKILL');
-    await eventually(() => !isAlive(agent), { timeoutMs: 2_000, pollMs: 1 });
-    supervised.child.kill('SIGTERM');
-    expect(await supervised.exited).toBe(0);
-    expect(isMounted(path)).toBe(false);
-  });
+  test.each(['the agent is gone', 'the next one starts'] as const)(
+    'a stop in the middle of a restart, when %s, leaves no mount behind',
+    async (moment) => {
+      using directory = temporaryDirectory();
+      const path = join(directory.path, 'mount');
+      const supervised = await startSupervised(path, 'no-resend');
+      const agent = agentOf(supervised);
+      const supervisor = supervised.child.pid ?? 0;
+      const isReached = {
+        'the agent is gone': () => !isAlive(agent),
+        'the next one starts': async () =>
+          !isAlive(agent) && (await agentsOf(supervisor)).length > 0,
+      }[moment];
+      process.kill(agent, 'SIGKILL');
+      await eventually(isReached, { timeoutMs: 2_000, pollMs: 1 });
+      supervised.child.kill('SIGTERM');
+      expect(await supervised.exited).toBe(0);
+      expect(isMounted(path)).toBe(false);
+    },
+  );
 
   test('a stale mount, whose agent and supervisor were killed, is taken away at the next start', async () => {
     using directory = temporaryDirectory();
@@ -224,7 +245,7 @@ describe.skipIf(obstacle !== undefined)(`Supervisor${skipped}`, () => {
   });
 });
 
-describe.skipIf(obstacle !== undefined)(`Supervisor as non-root${skipped}`, () => {
+describeUnless(obstacle ?? userMountObstacle(), 'Supervisor as non-root', () => {
   let deviceMode = 0;
   beforeAll(() => {
     deviceMode = statSync('/dev/fuse').mode & 0o7777;
@@ -239,16 +260,11 @@ describe.skipIf(obstacle !== undefined)(`Supervisor as non-root${skipped}`, () =
     using directory = temporaryDirectory();
     chmodSync(directory.path, 0o777);
     const path = join(directory.path, 'mount');
-    const supervised = await startSupervised(path, 'serve', nobody);
+    const supervised = await startSupervised(path, 'serve', asNobody);
     expect(supervised.first).toMatchObject({ isPrivate: true });
-    const asNobody = async (script: string): Promise<string> => {
-      const args = ['--reuid', String(nobody), '--regid', String(nobody), '--clear-groups'];
-      const shell = ['sh', '-ec', script];
-      return (await run('setpriv', [...args, ...shell], { timeout: 5_000 })).stdout;
-    };
-    expect(await asNobody(`echo 1,2 > ${path}/f; cat ${path}/f`)).toBe('1,2\n');
+    expect(await shellAsNobody(`echo 1,2 > ${path}/f; cat ${path}/f`)).toBe('1,2\n');
     process.kill(agentOf(supervised), 'SIGKILL');
-    expect(await asNobody(`echo 3 > ${path}/g; cat ${path}/g; ls ${path}`)).toBe('3\ng\n');
+    expect(await shellAsNobody(`echo 3 > ${path}/g; cat ${path}/g; ls ${path}`)).toBe('3\ng\n');
     supervised.child.kill('SIGTERM');
     expect(await supervised.exited).toBe(0);
     expect(isMounted(path)).toBe(false);
@@ -258,14 +274,29 @@ describe.skipIf(obstacle !== undefined)(`Supervisor as non-root${skipped}`, () =
     using directory = temporaryDirectory();
     chmodSync(directory.path, 0o755);
     mkdirSync(join(directory.path, 'roots'));
-    const refused = await startSupervised(join(directory.path, 'roots'), 'serve', nobody);
+    const refused = await startSupervised(join(directory.path, 'roots'), 'serve', asNobody);
     expect(refused.first).toMatchObject({ error: expect.stringContaining('run as root') });
     await refused.exited;
   });
 });
 
+async function shellAsNobody(script: string): Promise<string> {
+  const [program, ...args] = [...asNobody, 'sh', '-ec', script];
+  return (await run(program, args, { timeout: 5_000 })).stdout;
+}
+
 /** The agents that a supervisor has now: its children that run the test agent. */
 async function agentsOf(supervisor: number): Promise<number[]> {
   const text = await readFile(`/proc/${supervisor}/task/${supervisor}/children`, 'utf8');
-  return text.split(' ').filter(Boolean).map(Number);
+  const children = text.split(' ').filter(Boolean).map(Number);
+  return children.filter((child) => commandLine(child).includes('supervised-agent'));
+}
+
+/** Empty for a process that is gone. */
+function commandLine(processId: number): string {
+  try {
+    return readFileSync(`/proc/${processId}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
 }

@@ -15,6 +15,7 @@ import {
 import { eventually } from '../../support/eventually.ts';
 import { MemoryRowStore } from '../../support/memory-row-store.ts';
 import { RecordingGuestListener } from '../../support/recording-guest-listener.ts';
+import { describeUnless } from '../../support/requirements.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 interface Addresses extends AsyncDisposable {
@@ -58,76 +59,85 @@ const transports: Record<string, (directory: string) => Promise<Addresses>> = {
 
 const row = (table: string, value: number) => ({ table, columns: ['value'], values: [value] });
 
-describe.each(Object.entries(transports))('rows over %s', (transport, open) => {
-  const isMissing = transport.includes('pty') && !hasPython;
-  if (isMissing) console.log('skipped: python3 is not installed, which makes the pty pair');
+for (const [transport, open] of Object.entries(transports)) {
+  const obstacle =
+    transport.includes('pty') && !hasPython
+      ? 'python3, which makes the pty pair, is missing: apt-get install python3'
+      : undefined;
 
-  describe.skipIf(isMissing).each(Object.entries(arrivals))('by %s', (_, newArrival) => {
-    test('come in row_id order per area, each once, through restarts of guest and host', async () => {
-      using directory = temporaryDirectory();
-      await using addresses = await open(directory.path);
-      const store = new MemoryRowStore();
-      const listener = new RecordingGuestListener();
-      const registrations = [
-        { area: 'unencrypted', tables: '**' },
-        { area: 'encrypted', tables: '**' },
-      ] as const;
-      const startAll = async (resumeFrom = {}) => {
+  describeUnless(obstacle, `rows over ${transport}`, () => {
+    describe.each(Object.entries(arrivals))('by %s', (_, newArrival) => {
+      test('come in row_id order per area, each once, through restarts of guest and host', async () => {
+        using directory = temporaryDirectory();
+        await using addresses = await open(directory.path);
+        const store = new MemoryRowStore();
+        const listener = new RecordingGuestListener();
+        const registrations = [
+          { area: 'unencrypted', tables: '**' },
+          { area: 'encrypted', tables: '**' },
+        ] as const;
+        const startAll = async (resumeFrom = {}) => {
+          const server = await startGuest(store, addresses.guest);
+          const options = {
+            address: server.address!,
+            ...addresses.host,
+            registrations,
+            resumeFrom,
+          };
+          return { server, client: await startHost(listener, options, newArrival()) };
+        };
+        const isComplete = (count: number) => () =>
+          listener.rowIds().length === count && listener.rowIds('encrypted').length === count;
+        const publish = (count: number): void => {
+          for (let index = 0; index < count; index += 1) {
+            store.publish([row('users', index)]);
+            store.publish([row('secret', index)], 'encrypted');
+          }
+        };
+
+        publish(50);
+        const first = await startAll();
+        await eventually(isComplete(50), { timeoutMs: 10_000 });
+        publish(50);
+        await eventually(isComplete(100), { timeoutMs: 10_000 });
+        await first.server.stop();
+        publish(50);
+        await first.client.stop();
+
+        const cursors = {
+          encrypted: { generation: 'generation-1-e', rowId: 100 },
+          unencrypted: { generation: 'generation-1-u', rowId: 100 },
+        };
+        const second = await startAll(cursors);
+        await eventually(isComplete(150), { timeoutMs: 10_000 });
+        expect(listener.rowIds()).toEqual(Array.from({ length: 150 }, (__, index) => index + 1));
+        expect(listener.rowIds('encrypted')).toEqual(listener.rowIds());
+        expect(listener.events.filter((event) => event.startsWith('generation'))).toHaveLength(2);
+        second.client.acknowledge('unencrypted', { ...cursors.unencrypted, rowId: 150 });
+        await eventually(() => store.acknowledged.unencrypted === 150, { timeoutMs: 5_000 });
+        await second.client.stop();
+        await second.server.stop();
+      });
+
+      test('come before the watermark that speaks of them', async () => {
+        using directory = temporaryDirectory();
+        await using addresses = await open(directory.path);
+        const store = new MemoryRowStore();
+        const listener = new RecordingGuestListener();
         const server = await startGuest(store, addresses.guest);
-        const options = { address: server.address!, ...addresses.host, registrations, resumeFrom };
-        return { server, client: await startHost(listener, options, newArrival()) };
-      };
-      const isComplete = (count: number) => () =>
-        listener.rowIds().length === count && listener.rowIds('encrypted').length === count;
-      const publish = (count: number): void => {
-        for (let index = 0; index < count; index += 1) {
-          store.publish([row('users', index)]);
-          store.publish([row('secret', index)], 'encrypted');
+        const options = { address: server.address!, ...addresses.host };
+        const client = await startHost(listener, options, newArrival());
+        for (let index = 1; index <= 20; index += 1) {
+          store.publish([row('users', index)], 'unencrypted', index);
+          store.watermarkTimeUs = index;
+          const newest = () => listener.watermarks.at(-1);
+          await eventually(() => newest()?.timeUs === index, { timeoutMs: 5_000, pollMs: 1 });
+          expect(listener.given.length).toBe(index);
+          expect(newest()?.cursors.unencrypted?.rowId).toBe(index);
         }
-      };
-
-      publish(50);
-      const first = await startAll();
-      await eventually(isComplete(50), { timeoutMs: 10_000 });
-      publish(50);
-      await eventually(isComplete(100), { timeoutMs: 10_000 });
-      await first.server.stop();
-      publish(50);
-      await first.client.stop();
-
-      const cursors = {
-        encrypted: { generation: 'generation-1-e', rowId: 100 },
-        unencrypted: { generation: 'generation-1-u', rowId: 100 },
-      };
-      const second = await startAll(cursors);
-      await eventually(isComplete(150), { timeoutMs: 10_000 });
-      expect(listener.rowIds()).toEqual(Array.from({ length: 150 }, (__, index) => index + 1));
-      expect(listener.rowIds('encrypted')).toEqual(listener.rowIds());
-      expect(listener.events.filter((event) => event.startsWith('generation'))).toHaveLength(2);
-      second.client.acknowledge('unencrypted', { ...cursors.unencrypted, rowId: 150 });
-      await eventually(() => store.acknowledged.unencrypted === 150, { timeoutMs: 5_000 });
-      await second.client.stop();
-      await second.server.stop();
-    });
-
-    test('come before the watermark that speaks of them', async () => {
-      using directory = temporaryDirectory();
-      await using addresses = await open(directory.path);
-      const store = new MemoryRowStore();
-      const listener = new RecordingGuestListener();
-      const server = await startGuest(store, addresses.guest);
-      const options = { address: server.address!, ...addresses.host };
-      const client = await startHost(listener, options, newArrival());
-      for (let index = 1; index <= 20; index += 1) {
-        store.publish([row('users', index)], 'unencrypted', index);
-        store.watermarkTimeUs = index;
-        const newest = () => listener.watermarks.at(-1);
-        await eventually(() => newest()?.timeUs === index, { timeoutMs: 5_000, pollMs: 1 });
-        expect(listener.given.length).toBe(index);
-        expect(newest()?.cursors.unencrypted?.rowId).toBe(index);
-      }
-      await client.stop();
-      await server.stop();
+        await client.stop();
+        await server.stop();
+      });
     });
   });
-});
+}

@@ -3,16 +3,16 @@ import { chmod } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { eventually } from '../eventually.ts';
 import {
-  fuseMissingReason,
   mountAgent,
   type MountedAgent,
   type MountedAgentOptions,
   type SavedRow,
 } from '../mounted-agent.ts';
+import { describeUnless, fuseObstacle, skipBecause } from '../requirements.ts';
 import { findProgram, type TestProgram } from '../test-packages.ts';
 import { mustRun, type ProgramResult, runProgram, type RunOptions } from './run-program.ts';
 
@@ -115,9 +115,7 @@ export function describePrograms(
   define: (mount: KpiMount, programTest: ProgramTest) => void,
   options: MountedAgentOptions = {},
 ): void {
-  const missing = fuseMissingReason();
-  if (missing !== undefined) console.warn(`skipped: ${title}: ${missing}`);
-  describe.skipIf(missing !== undefined)(title, () => {
+  describeUnless(fuseObstacle(), title, () => {
     const mount = new KpiMount();
     beforeAll(() => mount.start(options));
     afterAll(() => mount.stop());
@@ -125,8 +123,7 @@ export function describePrograms(
       test(testTitle, async (context) => {
         const environment = await environmentFor(programs);
         if (typeof environment === 'string') {
-          console.warn(`skipped: ${testTitle}: ${environment}`);
-          context.skip(environment);
+          skipBecause(context, environment);
           return;
         }
         await body(contextOf(mount, environment));
