@@ -94,12 +94,22 @@ export class StoreReader {
     return row ?? { generation: '', reason: 'created', afterRowId: 0 };
   }
 
-  /** The published rows after a cursor. Rows at or below the frontier never change, so chunks need no snapshot. */
+  /** The published rows after a cursor, from one snapshot: a table may go when the row that it was made for moves. */
   fetch(request: FetchRequest): FetchResult {
+    const database = this.#databases[request.area];
+    database.exec('BEGIN');
+    try {
+      return this.#fetch(request);
+    } finally {
+      database.exec('COMMIT');
+    }
+  }
+
+  #fetch(request: FetchRequest): FetchResult {
     const { area, isWanted = () => true } = request;
     const tables = request.tables ?? tableNames(this.#databases[area]);
     const names = tables.filter(isWanted);
-    const sources = names.map((name) => this.#source(area, name, request));
+    const sources = names.flatMap((name) => this.#source(area, name, request) ?? []);
     const rows: GuestRow[] = [];
     let byteCount = 0;
     for (;;) {
@@ -150,7 +160,19 @@ export class StoreReader {
       .all();
   }
 
-  #source(area: Area, name: string, request: FetchRequest): TableSource {
+  /** Undefined for a table that is gone: its rows are elsewhere, under higher row_ids. */
+  #source(area: Area, name: string, request: FetchRequest): TableSource | undefined {
+    const database = this.#databases[area];
+    try {
+      return new TableSource(database, name, this.#statement(area, name), request);
+    } catch (error) {
+      this.#statements.delete(`${area}/${name}`);
+      if (tableNames(database).includes(name)) throw error;
+      return undefined;
+    }
+  }
+
+  #statement(area: Area, name: string): Statement<[number, number, number], RawRow> {
     const key = `${area}/${name}`;
     let statement = this.#statements.get(key);
     if (statement === undefined) {
@@ -164,7 +186,7 @@ export class StoreReader {
         .safeIntegers();
       this.#statements.set(key, statement);
     }
-    return new TableSource(this.#databases[area], name, statement, request);
+    return statement;
   }
 }
 
