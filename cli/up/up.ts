@@ -87,7 +87,10 @@ export function buildUp(
   );
   return {
     name: 'up',
-    start: () => group.start(),
+    start: () => {
+      makeDirectories(directory);
+      return group.start();
+    },
     stop: () => group.stop(),
     finished: async () => {
       await parts.guestAgent.finished?.();
@@ -198,7 +201,6 @@ class Places implements Service {
 
   start(): Promise<void> {
     const { directory } = this.#settings;
-    mkdirSync(directory.config, { recursive: true });
     const configs = processConfigs(this.#settings);
     for (const [name, config] of [
       ['guest-agent', configs.guestAgent],
@@ -217,6 +219,12 @@ class Places implements Service {
     if (mount === directory.mount) removeMountPoint(mount);
     return Promise.resolve();
   }
+}
+
+/** Everybody may pass through to the mount, whose files have owners of their own; all else is ours alone. */
+function makeDirectories({ path, config, logs }: DataDirectory): void {
+  mkdirSync(path, { recursive: true, mode: 0o711 });
+  for (const own of [config, logs]) mkdirSync(own, { recursive: true, mode: 0o700 });
 }
 
 /** All but our own, which our control server removes. */
