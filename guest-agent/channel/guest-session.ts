@@ -106,12 +106,13 @@ export class GuestSession {
       this.#counters.forwarded += fetched.rows.length;
     } catch (error) {
       this.#counters.failed += 1;
-      const message = error instanceof Error ? error.message : String(error);
-      this.#log.warn('guest-channel-fetch-failed', { area, rowId: cursor.rowId, reason: message });
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.warn('guest-channel-fetch-failed', { area, rowId: cursor.rowId, reason });
+      // The reason is for this machine's log: it may name files that are none of the host's business.
       this.#connection.send({
         kind: 'error',
         code: 'store-failed',
-        message: message.slice(0, 1_000),
+        message: 'the rows could not be read; the guest agent has logged why',
         requestId,
       });
     }

@@ -17,6 +17,7 @@ import {
   protocolVersionOldest,
   type ChannelTimings,
 } from '../../common/channel/protocol.ts';
+import { backoffDelayMs, type BackoffPolicy } from '../../common/runtime/backoff.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Random } from '../../common/runtime/random.ts';
@@ -27,8 +28,12 @@ import type { RowArrival } from './row-arrival.ts';
 const helloIntervalMs = 1_000;
 /** Exchanges made one after the other at the beginning, of which the quickest counts most. */
 const firstExchangeCount = 4;
-/** After the guest's store failed, or an answer brought nothing. */
-const refetchAfterMs = 500;
+/** After the guest's store failed, or an answer brought nothing; until then nothing else makes a fetch of the area. */
+const refetchPolicy: BackoffPolicy = {
+  initialMs: 100,
+  maxMs: 5_000,
+  attemptsMax: Number.POSITIVE_INFINITY,
+};
 
 export interface HostSessionOptions {
   readonly hostInstance: string;
@@ -74,6 +79,9 @@ export class HostSession {
   readonly #fetches = new Map<Area, Fetch>();
   /** Areas whose fetch waits for the listener. */
   readonly #postponed = new Set<Area>();
+  /** Areas whose last fetch brought nothing, until the time to try again. */
+  readonly #waiting = new Set<Area>();
+  readonly #failureCounts = new Map<Area, number>();
   readonly #cancels: Cancel[] = [];
   #state: 'greeting' | 'synchronizing' | 'live' | 'over' = 'greeting';
   #agentInstance: string | undefined;
@@ -163,7 +171,7 @@ export class HostSession {
 
   /** Asks for the rows after the cursor, unless an answer is on its way or none is wanted. */
   fetch(area: Area): void {
-    if (this.#state !== 'live' || this.#fetches.has(area)) return;
+    if (this.#state !== 'live' || this.#fetches.has(area) || this.#waiting.has(area)) return;
     const cursor = this.#handler.fetchFrom(area);
     if (cursor === undefined) {
       this.#postponed.add(area);
@@ -308,9 +316,13 @@ export class HostSession {
       return;
     }
     this.#handler.rows(message, fetch.cursor);
-    if (!message.hasMore) return;
-    if (message.throughRowId > rowId) this.fetch(message.area);
-    else this.#fetchLater(message.area);
+    const isStuck = message.hasMore && message.throughRowId <= rowId;
+    if (isStuck) {
+      this.#fetchLater(message.area);
+      return;
+    }
+    this.#failureCounts.delete(message.area);
+    if (message.hasMore) this.fetch(message.area);
   }
 
   #failed({ code, message, requestId }: MessageOf<'error'>): void {
@@ -327,9 +339,16 @@ export class HostSession {
   }
 
   #fetchLater(area: Area): void {
-    this.#clock.after(refetchAfterMs, () => {
+    const failureCount = this.#failureCounts.get(area) ?? 0;
+    this.#failureCounts.set(area, failureCount + 1);
+    const delayMs = backoffDelayMs(refetchPolicy, failureCount, this.#random);
+    this.#waiting.add(area);
+    const cancel = this.#clock.after(delayMs, () => {
+      this.#waiting.delete(area);
+      this.#cancels.splice(this.#cancels.indexOf(cancel), 1);
       this.fetch(area);
     });
+    this.#cancels.push(cancel);
   }
 
   #fail(reason: string): void {

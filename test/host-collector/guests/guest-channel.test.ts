@@ -338,6 +338,20 @@ describe('guest channel', () => {
     expect(pair.listener.disconnectCount).toBe(0);
   });
 
+  test('asks a store that keeps failing by one bounded backoff, however much is announced meanwhile', async () => {
+    await using pair = await startPair();
+    await eventually(() => pair.server.hasHost, timeout);
+    pair.store.failingFetchCount = 3;
+    const beganAtMs = performance.now();
+    // Each is announced once the one before was asked for; without a backoff each would be a fetch.
+    const announcing = setInterval(() => pair.store.publish(numbers(1)), 1);
+    await eventually(() => pair.listener.given.length > 0, timeout);
+    clearInterval(announcing);
+    expect(pair.store.failingFetchCount).toBe(0);
+    const backoffMinMs = 50 + 100 + 200;
+    expect(performance.now() - beganAtMs).toBeGreaterThanOrEqual(backoffMinMs);
+  });
+
   test('begins anew when the store failed at the hello', async () => {
     await using pair = await startPair();
     await eventually(() => pair.server.hasHost, timeout);
