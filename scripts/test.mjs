@@ -13,10 +13,10 @@ const reports = join(root, '.cache', 'test');
 
 /** Minutes that each kind may take on two cores; see vitest.config.ts for what they are. */
 const budgets = [
-  ['unit', 2],
-  ['contract', 2],
-  ['mount', 4],
-  ['e2e', 4],
+  ['unit', 1.5],
+  ['contract', 1],
+  ['mount', 2],
+  ['e2e', 2.5],
 ];
 /** A kind that takes this many times its budget hangs, and is ended. */
 const hangFactor = 3;

@@ -1,14 +1,27 @@
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, isAbsolute, join, relative } from 'node:path';
 
 import { packageRoot } from '../../common/runtime/package-root.ts';
 import { mustRun } from './programs/run-program.ts';
 
 /**
  * Programs that tests drive, and the Debian packages (with the libraries that a bare system lacks) that have each. What
- * the machine lacks is unpacked below `.cache/test-packages/`; nothing is installed, no maintainer script runs, and
- * no service starts.
+ * the machine lacks is unpacked below `.cache/test-packages/`, or below the temporary directory where other users can't
+ * reach this clone; nothing is installed, no maintainer script runs, and no service starts.
  */
 const packagesOf = {
   busybox: ['busybox-static'],
@@ -76,7 +89,7 @@ export async function findProgram(program: TestProgram): Promise<FoundProgram | 
   }
   const packages = Object.entries(packagesOf).find(([name]) => name === program)?.[1];
   if (packages === undefined) return `${program} is not installed`;
-  const root = join(packageRoot(), '.cache', 'test-packages', program);
+  const root = join(packagesDirectory(), program);
   try {
     if (!existsSync(root)) await unpack(packages, root);
   } catch (error) {
@@ -85,6 +98,41 @@ export async function findProgram(program: TestProgram): Promise<FoundProgram | 
   const path = find(program, root);
   if (path === undefined) return `${packages.join(' ')} have no ${program} for this machine`;
   return { path, environment: environmentOf(root), root };
+}
+
+/** Some programs refuse to run as root, so another user must reach what was unpacked. */
+function packagesDirectory(): string {
+  const own = join(packageRoot(), '.cache', 'test-packages');
+  return isReachableByAll(packageRoot())
+    ? own
+    : join(tmpdir(), `isobar-test-packages-${process.getuid?.()}`);
+}
+
+function isReachableByAll(directory: string): boolean {
+  const othersEnter = 0o001;
+  if ((statSync(directory).mode & othersEnter) === 0) return false;
+  const parent = dirname(directory);
+  return parent === directory || isReachableByAll(parent);
+}
+
+/**
+ * Makes links to absolute paths that `root` itself has (a JDK's configuration in /etc) lead there rather than into the
+ * machine's own directories, wherever `root` is moved afterwards.
+ */
+export function relinkInside(root: string): void {
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (!entry.isSymbolicLink()) continue;
+    const link = join(entry.parentPath, entry.name);
+    const target = readlinkSync(link);
+    if (!isAbsolute(target) || !isThere(join(root, target))) continue;
+    unlinkSync(link);
+    symlinkSync(relative(entry.parentPath, join(root, target)), link);
+  }
+}
+
+/** A link counts, whether it leads anywhere or not. */
+function isThere(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 const downloadTimeoutMs = 120_000;
@@ -103,6 +151,7 @@ async function unpack(packages: readonly string[], root: string): Promise<void> 
     for (const archive of archives) {
       await mustRun('dpkg', ['-x', archive, join(staging, 'root')], { workingDirectory: staging });
     }
+    relinkInside(join(staging, 'root'));
     await rename(join(staging, 'root'), root);
   } finally {
     await rm(staging, { recursive: true, force: true });

@@ -22,17 +22,18 @@ import { temporaryDirectory } from '../../support/temporary-directory.ts';
 const run = promisify(execFile);
 
 /**
- * Starts `isobar up` as nobody in a mount namespace of its own, where /dev/fuse has the permissions `mode`: those of the
- * machine stay as they are.
+ * Starts `isobar up` as nobody in a mount namespace of its own, where /dev/fuse has the permissions `mode` and the shell
+ * command `prepare` has run: the machine stays as it is.
  */
 async function upAsNobody(
   dataPath: string,
   mode: string,
   backend: (typeof backendNames)[number],
+  prepare = 'true',
 ): Promise<RunningUp> {
   chownSync(dataPath, nobody, nobody);
   const device = join(dataPath, 'device');
-  const script = `mknod ${device} c 10 229 && chmod ${mode} ${device} && mount --bind ${device} /dev/fuse && rm ${device} && exec "$@"`;
+  const script = `mknod ${device} c 10 229 && chmod ${mode} ${device} && mount --bind ${device} /dev/fuse && rm ${device} && ${prepare} && exec "$@"`;
   return launchUp(dataPath, {
     backend,
     prefix: ['unshare', '-m', 'sh', '-c', script, 'sh', ...asNobody],
@@ -74,3 +75,21 @@ for (const backend of backendNames) {
     });
   });
 }
+
+const userObstacle = rootObstacle() ?? backendObstacle('dev-fuse') ?? userMountObstacle();
+describeUnless(userObstacle, 'isobar up where fusermount3 can not unmount', () => {
+  test('without /etc/mtab: says what to do, and no process is left', async () => {
+    using directory = temporaryDirectory();
+    using settings = temporaryDirectory();
+    const copy = join(settings.path, 'etc');
+    const withoutTable = `cp -a /etc ${copy} && rm ${copy}/mtab && mount --bind ${copy} /etc`;
+    await using up = await upAsNobody(directory.path, '666', 'dev-fuse', withoutTable);
+    await eventually(() => up.output.includes('second terminal'), { timeoutMs: 20_000 });
+    up.child.kill('SIGINT');
+    expect(await up.ended).toBe(1);
+    expect(up.output).toContain(`as root: umount -l ${up.mountPath}`);
+    expect(up.output).toContain('ln -s ../proc/self/mounts /etc/mtab');
+    expect(up.output).not.toContain('AggregateError');
+    expect(up.leftovers().filter((left) => left.startsWith('process'))).toEqual([]);
+  });
+});
