@@ -123,7 +123,9 @@ function meanOfTwo(lower: number | bigint, upper: number | bigint): number | big
     if (typeof lower === 'bigint' || typeof upper === 'bigint') {
       const sum = BigInt(lower) + BigInt(upper);
       const half = sum / 2n;
-      return sum % 2n === 0n && !Number.isSafeInteger(Number(half)) ? half : Number(sum) / 2;
+      // Beside a huge float the mean may be no 64-bit integer any more, and only those are kept as integers.
+      const isKept = BigInt.asIntN(64, half) === half && !Number.isSafeInteger(Number(half));
+      return sum % 2n === 0n && isKept ? half : Number(sum) / 2;
     }
   }
   const sum = Number(lower) + Number(upper);

@@ -336,6 +336,7 @@ export class WindowDelivery {
     const { predicate } = this.#identity.specifier;
     if (predicate === undefined) return null;
     const state = before ?? judgeStart;
+    if (result.value === null) return { predicateState: null, next: state };
     // The value is one of the whole window, so it holds from the window's end on, not from its newest row.
     return judge(predicate, state, result.value, endUs);
   }

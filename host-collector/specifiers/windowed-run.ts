@@ -16,6 +16,7 @@ import {
   measurementFromState,
   measurementToState,
 } from './measurement-state.ts';
+import type { JudgeState } from './predicate-judge.ts';
 import type { Emit, Progress, RunCounts, RunIdentity, SpecifierRun } from './specifier-run.ts';
 import { ceilToGrid, floorToGrid } from './time-grid.ts';
 import { WindowDelivery, type WindowPoint } from './window-delivery.ts';
@@ -262,11 +263,29 @@ export class WindowedRun implements SpecifierRun {
     const content = emptyContent(aggregate);
     if (window.isClosed) {
       content.revision = this.#deliveredEmpty(window.startUs, point.firstUs) ? 1 : 0;
-      content.judgeBefore = point.judge;
+      content.judgeBefore = this.#judgeBefore(point, window.startUs);
       content.heldFrom = this.#delivery.newestBefore(point, window.startUs);
     }
     window.contents.set(point.dataPoint, content);
     return content;
+  }
+
+  /**
+   * The predicate's state at a closed window that had no row: as it moved nothing, what the next one that had a row
+   * began with.
+   */
+  #judgeBefore(point: WindowPoint, startUs: number): JudgeState | null {
+    if (this.identity.specifier.predicate === undefined) return null;
+    let nextUs = Number.POSITIVE_INFINITY;
+    let judgeBefore = point.judge;
+    for (const { startUs: otherUs, isClosed, contents } of this.#windows.values()) {
+      if (!isClosed || otherUs <= startUs || otherUs >= nextUs) continue;
+      const content = contents.get(point.dataPoint);
+      if (content === undefined) continue;
+      nextUs = otherUs;
+      judgeBefore = content.judgeBefore;
+    }
+    return judgeBefore;
   }
 
   /** Whether a closed window of which nothing is kept was delivered, then with count 0. */

@@ -7,7 +7,7 @@ import {
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { packageRoot } from '../../common/runtime/package-root.ts';
 
@@ -39,9 +39,19 @@ export type PreparedBroker =
  * or the reason why it can't be had.
  */
 export function prepareExternalBroker(kind: ExternalBrokerKind): PreparedBroker {
-  const program = join(root, 'usr', 'sbin', kind);
+  return unpackProgram(join('sbin', kind), packages[kind]);
+}
+
+/** `mosquitto_sub` in the same way, and the environment that it needs. */
+export function prepareForeignSubscriber(): PreparedBroker & { readonly env: NodeJS.ProcessEnv } {
+  const needed = ['mosquitto-clients', 'libmosquitto1', 'libcjson1'];
+  return { ...unpackProgram(join('bin', 'mosquitto_sub'), needed), env: libraryEnvironment() };
+}
+
+function unpackProgram(name: string, packageNames: readonly string[]): PreparedBroker {
+  const program = join(root, 'usr', name);
   if (existsSync(program)) return { ok: true, program };
-  const parts = join(cacheDirectory, `${kind}-${process.pid}`);
+  const parts = join(cacheDirectory, `${basename(name)}-${process.pid}`);
   try {
     mkdirSync(parts, { recursive: true });
     mkdirSync(root, { recursive: true });
@@ -50,7 +60,7 @@ export function prepareExternalBroker(kind: ExternalBrokerKind): PreparedBroker 
       stdio: ['ignore', 'ignore', 'pipe'],
       timeout: 60_000,
     };
-    execFileSync('apt-get', ['download', '-q', ...packages[kind]], quiet);
+    execFileSync('apt-get', ['download', '-q', ...packageNames], quiet);
     execFileSync(
       'sh',
       ['-c', 'for part in *.deb; do dpkg -x "$part" "$0" || exit 1; done', root],
@@ -59,7 +69,7 @@ export function prepareExternalBroker(kind: ExternalBrokerKind): PreparedBroker 
     return { ok: true, program };
   } catch (error) {
     const cause = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
-    return { ok: false, reason: `${kind} can't be unpacked here: ${cause}` };
+    return { ok: false, reason: `${basename(name)} can't be unpacked here: ${cause}` };
   } finally {
     rmSync(parts, { recursive: true, force: true });
   }
@@ -96,7 +106,7 @@ export async function startExternalBroker(
   writeFileSync(config, lines.join('\n'));
   const child = spawn(program, ['-c', config], {
     stdio: 'ignore',
-    env: { LD_LIBRARY_PATH: join(root, 'usr', 'lib', 'x86_64-linux-gnu') },
+    env: libraryEnvironment(),
   });
   await accepts(port, child);
   return {
@@ -110,6 +120,10 @@ export async function startExternalBroker(
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+function libraryEnvironment(): NodeJS.ProcessEnv {
+  return { LD_LIBRARY_PATH: join(root, 'usr', 'lib', 'x86_64-linux-gnu') };
 }
 
 function userName(): string {
