@@ -96,6 +96,16 @@ describe('a VM descriptor: all problems at once', () => {
   );
 });
 
+describe('primarySitePublicKey', () => {
+  test('is refused rather than ignored: encryption for the primary site is not built yet', () => {
+    expect(problemsIn({ ...head, primarySitePublicKey: '-----BEGIN PUBLIC KEY-----' })).toEqual({
+      primarySitePublicKey:
+        '"-----BEGIN PUBLIC KEY-----": encryption for the primary site is not built yet; leave it out',
+    });
+    expect('primarySitePublicKey' in vmDescriptorSchema.parse(head)).toBe(false);
+  });
+});
+
 describe('patterns over data points', () => {
   test.each([
     'kpi/**',
