@@ -78,15 +78,25 @@ describe('the documents', () => {
   });
 
   test('every key of a configuration is documented with its meaning', () => {
-    const lines = read('docs/CONFIGURATION.md').split(/^## /m);
-    const missing = Object.entries(documentKinds).flatMap(([kind, { schema }]) => {
-      const section = lines.find((text) => text.startsWith(`${kind}\n`)) ?? '';
+    const sections = read('docs/CONFIGURATION.md').split(/^## /m);
+    const wrong = Object.entries(documentKinds).flatMap(([kind, { schema }]) => {
+      const section = sections.find((text) => text.startsWith(`${kind}\n`)) ?? '';
+      const meanings = meaningsIn(section);
       const json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' });
       return keysOf(json as JsonSchema, '')
-        .filter((key) => !section.includes(`| \`${key}\` `))
-        .map((key) => `${kind}: ${key}`);
+        .filter(({ key, description }) => {
+          const meaning = meanings.get(key) ?? '';
+          return meaning === '' || (description !== undefined && meaning !== description);
+        })
+        .map(({ key }) => `${kind}: ${key}`);
     });
-    expect(missing).toEqual([]);
+    expect(wrong).toEqual([]);
+  });
+
+  test('every key of a VM descriptor says its meaning in the JSON Schema too', () => {
+    const schema = JSON.parse(read('docs/schema/vm-descriptor.schema.json')) as JsonSchema;
+    expect(keysOf(schema, '').length).toBeGreaterThan(30);
+    expect(keysOf(schema, '').filter(({ description = '' }) => description === '')).toEqual([]);
   });
 
   test('every npm script named in the docs exists', () => {
@@ -106,17 +116,34 @@ describe('the documents', () => {
 const proseAfter = new Set(['command', 'is', 'runs']);
 
 interface JsonSchema {
+  readonly description?: string;
   readonly properties?: Readonly<Record<string, JsonSchema>>;
   readonly items?: JsonSchema;
   readonly anyOf?: readonly JsonSchema[];
   readonly oneOf?: readonly JsonSchema[];
 }
 
-/** Dotted paths of all keys; `[]` is an item of a list. */
-function keysOf(schema: JsonSchema, path: string): string[] {
+/** The second column of a section's table by the key in its first. */
+function meaningsIn(section: string): ReadonlyMap<string, string> {
+  return new Map(
+    Array.from(section.matchAll(/^\| `([^`]+)` *\| ([^|]*)\|/gm), ([, key = '', meaning = '']) => [
+      key,
+      meaning.trim(),
+    ]),
+  );
+}
+
+interface DocumentKey {
+  /** Dotted; `[]` is an item of a list. */
+  readonly key: string;
+  readonly description: string | undefined;
+}
+
+/** All keys, those of alternatives as often as they occur. */
+function keysOf(schema: JsonSchema, path: string): DocumentKey[] {
   const own = Object.entries(schema.properties ?? {}).flatMap(([name, child]) => {
     const key = path === '' ? name : `${path}.${name}`;
-    return [key, ...keysOf(child, key)];
+    return [{ key, description: child.description }, ...keysOf(child, key)];
   });
   const alternatives = [...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
   return [

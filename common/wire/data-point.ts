@@ -72,6 +72,42 @@ function reaches(segments: readonly string[], shape: readonly (string | null)[])
   return (name === null || compileDataPointPattern(segment)(name)) && reaches(rest, below);
 }
 
+/**
+ * Why `pattern` can never match a data point, and what to write; undefined when it can.
+ * Segments are percent-encoded as those of data points are, `*` aside, and as many as some kind has.
+ */
+export function patternProblem(pattern: string): string | undefined {
+  for (const segment of pattern.split('/')) {
+    if (segment === '') return 'a segment between two / is empty; leave one / out';
+    const encoded = encodeSegment(segment);
+    if (encoded === undefined) return `"${segment}": write a % as %25`;
+    if (encoded !== segment) return `"${segment}" is written ${encoded} here, percent-encoded`;
+  }
+  if (canMatch(pattern)) return undefined;
+  return (
+    'matches no data point; write kpi/FILE/COLUMN, encrypted/FILE or infra/RESOURCE/QUANTITY, ' +
+    '* for any characters of a segment, ** for any segments, %2F for a / in FILE'
+  );
+}
+
+/** Resources and quantities are ours to name, so their characters are known. */
+const infraSegment = /^[a-z0-9_*]+$/;
+
+function canMatch(pattern: string): boolean {
+  if (patternReaches(pattern, 'kpi') || patternReaches(pattern, 'encrypted')) return true;
+  const [, ...below] = pattern.split('/');
+  return patternReaches(pattern, 'infra') && below.every((segment) => infraSegment.test(segment));
+}
+
+/** Undefined when its percent signs begin no code of a character. */
+function encodeSegment(segment: string): string | undefined {
+  try {
+    return encodeURIComponent(decodeURIComponent(segment));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether `pattern` names exactly one data point. */
 export function isLiteralPattern(pattern: string): boolean {
   return !pattern.includes('*') && parseDataPoint(pattern) !== undefined;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
-import { monitoringSpecifierSchema } from './monitoring-specifier.ts';
+import { alternativesRule, besideFieldErrors, crossFieldRule } from './cross-field.ts';
+import { dataPointPatternSchema, monitoringSpecifierSchema } from './monitoring-specifier.ts';
 
 /** Topic levels are made of VM ids, and some brokers refuse anything but these characters there. */
 export const vmIdSchema = z
@@ -11,50 +12,114 @@ export type VmId = z.output<typeof vmIdSchema>;
 
 /** How the host reaches the agent in the VM; see common/channel for the addresses. */
 const guestSchema = z.strictObject({
-  /** `unix:/run/vm1.sock`, `virtio:/run/vm1-port.sock`, `tcp:host:port`. */
-  channel: z.string().regex(/^(?:unix|virtio|tcp):.+$/, 'unix:PATH, virtio:PATH or tcp:HOST:PORT'),
-  /** `triggers`: the guest tells when rows come. `polling`: the host asks at an interval. */
-  notification: z.enum(['triggers', 'polling']).default('triggers'),
-  /** With polling: how often the host asks. */
-  pollingIntervalMs: z.int().min(1).max(3_600_000).default(1_000),
-  /** The directory of PEM files for mutual TLS; tcp: only. */
-  tlsDirectory: z.string().min(1).optional(),
+  channel: z
+    .string()
+    .regex(/^(?:unix|virtio|tcp):.+$/, 'unix:PATH, virtio:PATH or tcp:HOST:PORT')
+    .describe(
+      'Where the agent in the VM is reached: unix:/run/vm1.sock, virtio:/run/vm1-port.sock or tcp:HOST:PORT.',
+    ),
+  notification: z
+    .enum(['triggers', 'polling'])
+    .default('triggers')
+    .describe('triggers: the guest tells when rows come. polling: the host asks at an interval.'),
+  pollingIntervalMs: z
+    .int()
+    .min(1)
+    .max(3_600_000)
+    .default(1_000)
+    .describe('With polling: how often the host asks; ms, 1 to 3600000 (an hour).'),
+  tlsDirectory: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Directory of ca.pem, cert.pem and key.pem for mutual TLS; with tcp: only.'),
 });
 
+const probeText =
+  'none; machine: the whole machine from /proc, when host and VM are one; process: one hypervisor process and its control group.';
+
+const probeAlternatives = [
+  z.strictObject({ kind: z.literal('none').describe(probeText) }),
+  z.strictObject({ kind: z.literal('machine').describe(probeText) }),
+  z.strictObject({
+    kind: z.literal('process').describe(probeText),
+    pid: z.int().positive().describe('With process: the process id of the hypervisor, 1 or more.'),
+  }),
+] as const;
+
 /** Which probe measures the VM from outside. */
-const probeSchema = z.discriminatedUnion('kind', [
-  z.strictObject({ kind: z.literal('none') }),
-  /** The whole machine, from /proc: when host and VM are one. */
-  z.strictObject({ kind: z.literal('machine') }),
-  /** One hypervisor process: /proc/PID and its control group. */
-  z.strictObject({ kind: z.literal('process'), pid: z.int().positive() }),
-]);
+const probeSchema = z
+  .discriminatedUnion('kind', probeAlternatives)
+  .superRefine(alternativesRule('kind', probeAlternatives), besideFieldErrors);
 export type ProbeDescriptor = z.output<typeof probeSchema>;
 
-/** The document of one VM, as far as monitoring needs it. */
+const uniqueIds = crossFieldRule(
+  z.object({ specifiers: z.array(z.unknown()) }),
+  ({ specifiers }) => {
+    const firstOf = new Map<string, number>();
+    return specifiers.flatMap((specifier, index) => {
+      const named = z.object({ id: z.string() }).safeParse(specifier);
+      if (!named.success) return [];
+      const first = firstOf.get(named.data.id);
+      if (first === undefined) {
+        firstOf.set(named.data.id, index);
+        return [];
+      }
+      const message = `ids are unique in a VM, and specifiers[${first}] has this one; choose another`;
+      return [{ path: ['specifiers', index, 'id'], message }];
+    });
+  },
+);
+
+const monitoringSchema = z
+  .strictObject({
+    specifiers: z
+      .array(monitoringSpecifierSchema)
+      .max(1_024)
+      .default([])
+      .describe('What is measured and delivered, at most 1024. Default: nothing.'),
+    latenessMaxMs: z
+      .int()
+      .min(0)
+      .max(86_400_000)
+      .default(5_000)
+      .describe('How long a window waits for the rows of a silent guest; ms, at most a day.'),
+    visibleToIntermediaries: z
+      .array(dataPointPatternSchema)
+      .max(64)
+      .default([])
+      .describe(
+        'Patterns of data points that intermediaries may see in the clear on the status stream, at most 64. Default: none.',
+      ),
+  })
+  .prefault({})
+  .superRefine(uniqueIds, besideFieldErrors);
+
+/** The document of one VM, as far as monitoring needs it. All problems of one are reported at once. */
 export const vmDescriptorSchema = z.strictObject({
-  apiVersion: z.literal('isobar/v1'),
-  kind: z.literal('VirtualMachine'),
-  id: vmIdSchema,
-  /** Raised by one with each change; a change states the revision that it was made from (compare-and-set). */
-  revision: z.int().positive().default(1),
-  guest: guestSchema.optional(),
-  probe: probeSchema.default({ kind: 'none' }),
-  monitoring: z
-    .strictObject({
-      specifiers: z.array(monitoringSpecifierSchema).max(1_024).default([]),
-      /** How long a window waits for a silent guest's watermark. */
-      latenessMaxMs: z.int().min(0).max(86_400_000).default(5_000),
-      /** Data points that intermediaries may see in the clear on the status stream. */
-      visibleToIntermediaries: z.array(z.string().min(1).max(512)).max(64).default([]),
-    })
-    .prefault({})
-    .refine(
-      (monitoring) =>
-        new Set(monitoring.specifiers.map(({ id }) => id)).size === monitoring.specifiers.length,
-      'specifier ids must be unique',
+  apiVersion: z.literal('isobar/v1').describe('Always isobar/v1.'),
+  kind: z.literal('VirtualMachine').describe('Always VirtualMachine.'),
+  id: vmIdSchema.describe(
+    'Names the VM in streams, topics and commands; 1 to 64 of A-Z a-z 0-9 _ -.',
+  ),
+  revision: z
+    .int()
+    .positive()
+    .default(1)
+    .describe(
+      'Raised by one with each change; a change states the revision that it was made from.',
     ),
-  /** PEM; measurements are encrypted for its holder when present. */
-  primarySitePublicKey: z.string().optional(),
+  guest: guestSchema
+    .optional()
+    .describe('How the host reaches the agent in the VM. Default: there is none.'),
+  probe: probeSchema
+    .default({ kind: 'none' })
+    .describe('Which probe measures the VM from outside. Default: none.'),
+  monitoring: monitoringSchema.describe('What the primary site of the VM wants to know.'),
+  /** Reserved: taken from whoever expects encryption, it would promise what is not done. */
+  primarySitePublicKey: z
+    .never('encryption for the primary site is not built yet; leave it out')
+    .optional()
+    .describe('Reserved, and refused: encryption for the primary site is not built yet.'),
 });
 export type VmDescriptor = z.output<typeof vmDescriptorSchema>;

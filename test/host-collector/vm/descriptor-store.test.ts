@@ -69,7 +69,7 @@ describe('DescriptorStore', () => {
     expect(problems.toSorted()).toEqual([
       'colour',
       'monitoring.latenessMaxMs',
-      'monitoring.specifiers[0]',
+      'monitoring.specifiers[0].format',
       'monitoring.specifiers[0].id',
       'probe.pid',
     ]);

@@ -1,0 +1,164 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import { problemsOf } from '../../../common/config/load-config.ts';
+import {
+  compileDataPointPattern,
+  encryptedDataPoint,
+  infraDataPoint,
+  kpiDataPoint,
+  patternProblem,
+} from '../../../common/wire/data-point.ts';
+import { vmDescriptorSchema } from '../../../common/wire/vm-descriptor.ts';
+
+const head = { apiVersion: 'isobar/v1', kind: 'VirtualMachine', id: 'vm1' };
+
+/** Each problem as a person reads it, by path. */
+function problemsIn(document: unknown): Record<string, string> {
+  const parsed = vmDescriptorSchema.safeParse(document);
+  if (parsed.success) return {};
+  return Object.fromEntries(
+    problemsOf(parsed.error, document).map(({ path, value, rule }) => [path, `${value}: ${rule}`]),
+  );
+}
+
+function specifierProblems(...specifiers: readonly unknown[]): Record<string, string> {
+  return problemsIn({ ...head, monitoring: { specifiers } });
+}
+
+describe('a VM descriptor: all problems at once', () => {
+  test('rules over several fields are reported beside errors of fields, each with its own path', () => {
+    const problems = problemsIn({
+      ...head,
+      id: 'v m',
+      monitoring: {
+        specifiers: [
+          { id: 'a', dataPoints: 'encrypted/**', format: 'mean', holdMs: -1 },
+          { id: 'a', dataPoints: 'kpi/**', monitoringIntervalMs: 'often' },
+          { id: 'a', dataPoints: 'kpi/**', holdMs: 5, colour: 'red' },
+          { dataPoints: 'encrypted/x', predicate: { condition: 'above' } },
+          { id: 'b', dataPoints: 'kpi/**', monitoringIntervalMs: 1, deliveryIntervalMs: 200_000 },
+        ],
+        latenessMaxMs: -5,
+      },
+    });
+    expect(Object.keys(problems).toSorted()).toEqual([
+      'id',
+      'monitoring.latenessMaxMs',
+      'monitoring.specifiers[0].format',
+      'monitoring.specifiers[0].holdMs',
+      'monitoring.specifiers[1].id',
+      'monitoring.specifiers[1].monitoringIntervalMs',
+      'monitoring.specifiers[2].colour',
+      'monitoring.specifiers[2].holdMs',
+      'monitoring.specifiers[2].id',
+      'monitoring.specifiers[3].id',
+      'monitoring.specifiers[3].predicate',
+      'monitoring.specifiers[3].predicate.threshold',
+      'monitoring.specifiers[4].deliveryIntervalMs',
+    ]);
+    expect(problems['monitoring.specifiers[2].id']).toBe(
+      '"a": ids are unique in a VM, and specifiers[0] has this one; choose another',
+    );
+  });
+
+  test('a wrong field of a predicate is not hidden behind a missing condition', () => {
+    const predicate = { kind: 'egde', hysteresis: -1, delta: 'x', limit: 3 };
+    const problems = specifierProblems({ id: 'a', dataPoints: 'kpi/**', predicate });
+    expect(Object.keys(problems).map((path) => path.split('.').at(-1))).toEqual([
+      'condition',
+      'kind',
+      'hysteresis',
+      'delta',
+      'limit',
+    ]);
+    expect(problems['monitoring.specifiers[0].predicate.condition']).toContain('(missing)');
+  });
+
+  test('a wrong field of a probe is not hidden behind a wrong kind', () => {
+    const problems = problemsIn({ ...head, probe: { kind: 'proces', pid: -1 } });
+    expect(Object.keys(problems)).toEqual(['probe.kind', 'probe.pid']);
+  });
+
+  test('crossed limits of outside are reported beside a wrong kind', () => {
+    const predicate = { condition: 'outside', lower: 5, upper: 1, kind: 'x' };
+    expect(specifierProblems({ id: 'a', dataPoints: 'kpi/**', predicate })).toMatchObject({
+      'monitoring.specifiers[0].predicate.lower': '5: must not exceed upper, 1',
+      'monitoring.specifiers[0].predicate.kind': expect.any(String),
+    });
+  });
+
+  test.each([7, null, 'text', [], { monitoring: 3 }, { monitoring: { specifiers: [null, 7] } }])(
+    'a document of another shape is refused, not thrown over: %j',
+    (document) => {
+      expect(Object.keys(problemsIn(document))).not.toEqual([]);
+    },
+  );
+});
+
+describe('primarySitePublicKey', () => {
+  test('is refused rather than ignored: encryption for the primary site is not built yet', () => {
+    expect(problemsIn({ ...head, primarySitePublicKey: '-----BEGIN PUBLIC KEY-----' })).toEqual({
+      primarySitePublicKey:
+        '"-----BEGIN PUBLIC KEY-----": encryption for the primary site is not built yet; leave it out',
+    });
+    expect('primarySitePublicKey' in vmDescriptorSchema.parse(head)).toBe(false);
+  });
+});
+
+describe('patterns over data points', () => {
+  test.each([
+    'kpi/**',
+    '**',
+    '*/**',
+    '*/*/*',
+    'kpi/users/column1',
+    'kpi/dir%2Ffile/*',
+    'kpi/*/%C3%A9',
+    'enc*/*',
+    'encrypted/a*b',
+    'infra/cpu/*_ratio',
+    'kpi/**/column1',
+  ])('%s is taken', (dataPoints) => {
+    expect(specifierProblems({ id: 'a', dataPoints })).toEqual({});
+  });
+
+  test.each([
+    ['kpis/**', 'write kpi/FILE/COLUMN, encrypted/FILE or infra/RESOURCE/QUANTITY'],
+    ['kpi/w/*[', '"*[" is written *%5B here'],
+    ['???', '"???" is written %3F%3F%3F here'],
+    ['kpi/users', 'matches no data point'],
+    ['kpi/dir/file/column1', '%2F for a / in FILE'],
+    ['infra/CPU/*', 'matches no data point'],
+    ['kpi//x', 'leave one / out'],
+    ['kpi/50%/x', 'write a % as %25'],
+    ['kpi/dir%2ffile/x', 'is written dir%2Ffile here'],
+    ['/kpi/**', 'leave one / out'],
+  ])('%s would measure nothing, so it is refused with what to write', (pattern, advice) => {
+    const problems = problemsIn({
+      ...head,
+      monitoring: {
+        specifiers: [{ id: 'a', dataPoints: pattern }],
+        visibleToIntermediaries: ['infra/**', pattern],
+      },
+    });
+    expect(problems['monitoring.specifiers[0].dataPoints']).toContain(advice);
+    expect(problems['monitoring.visibleToIntermediaries[1]']).toContain(advice);
+    expect(Object.keys(problems)).toHaveLength(2);
+  });
+
+  test('property: what matches a data point is never refused', () => {
+    const name = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 });
+    const dataPoint = fc.oneof(
+      fc.tuple(name, name).map(([file, column]) => kpiDataPoint(file, column)),
+      name.map((file) => encryptedDataPoint(file)),
+      fc.constant(infraDataPoint('cpu', 'time_us')),
+    );
+    fc.assert(
+      fc.property(dataPoint, (literal) => {
+        expect(patternProblem(literal)).toBeUndefined();
+        expect(compileDataPointPattern(literal)(literal)).toBe(true);
+      }),
+    );
+  });
+});
