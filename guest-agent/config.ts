@@ -25,7 +25,7 @@ const filesSchema = z.strictObject({
   fileBytesMax: bytes(
     mebibyte,
     4_096,
-    16 * mebibyte,
+    8 * mebibyte,
     'Bytes of one file; a write beyond is EFBIG, a logger that grows beyond is compacted.',
   ),
   filesMax: count(10_000, 1_000_000, 'Files and directories in all; one more is ENOSPC.'),

@@ -4,7 +4,7 @@ import type { Cancel } from '../../common/runtime/clock.ts';
 
 export interface FetchLimits {
   readonly rowsMax: number;
-  /** Of the rows' content, about; one row is given even when it is larger alone. */
+  /** Of the rows' content, about; one row is given even when it is larger alone (a file's bound fits a frame). */
   readonly bytesMax: number;
 }
 
