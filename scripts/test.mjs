@@ -14,9 +14,9 @@ const reports = join(root, '.cache', 'test');
 /** Minutes that each kind may take on two cores; see vitest.config.ts for what they are. */
 const budgets = [
   ['unit', 2],
-  ['contract', 2],
-  ['mount', 4],
-  ['e2e', 4],
+  ['contract', 1],
+  ['mount', 2],
+  ['e2e', 2],
 ];
 /** A kind that takes this many times its budget hangs, and is ended. */
 const hangFactor = 3;
