@@ -99,6 +99,47 @@ describe('the documents', () => {
     expect(keysOf(schema, '').filter(({ description = '' }) => description === '')).toEqual([]);
   });
 
+  test('OPERATING answers what an operator asks', () => {
+    const titles = Array.from(
+      read('docs/OPERATING.md').matchAll(/^## (.+)$/gm),
+      ([, title]) => title,
+    );
+    expect(titles).toEqual([
+      'Files that were refused',
+      'What `lost` means',
+      'Disk',
+      'Backup and restore',
+      'An external broker',
+      'Reading with any MQTT client',
+      'Upgrading',
+      'A VM is silent or stuck',
+      'Uninstalling',
+    ]);
+  });
+
+  test('the budgets of .ci/run add up to 15 minutes at most', () => {
+    const minutes = Array.from(read('.ci/run').matchAll(/^step (\d+) /gm), ([, budget]) =>
+      Number(budget),
+    );
+    expect(minutes.length).toBeGreaterThan(5);
+    expect(minutes.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(15);
+    const kinds = Array.from(
+      read('scripts/test.mjs').matchAll(/^ {2}\['[a-z0-9]+', (\d+)\],$/gm),
+      ([, budget]) => Number(budget),
+    );
+    expect(kinds).toHaveLength(4);
+    expect(kinds.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(minutes.at(-1) ?? 0);
+  });
+
+  test('the changelog has a place for what is not released, and says what the version of the package is', () => {
+    const { version } = JSON.parse(read('package.json')) as { version: string };
+    const titles = Array.from(
+      read('CHANGELOG.md').matchAll(/^## \[(.+?)\]/gm),
+      ([, title]) => title,
+    );
+    expect(titles.slice(0, 2)).toEqual(['Unreleased', version]);
+  });
+
   test('every npm script named in the docs exists', () => {
     const manifest = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const scripts = documents.flatMap((document) =>

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import { problemsOf, type ConfigProblem } from '../../common/config/load-config.ts';
+import { formatProblem, problemsOf, type ConfigProblem } from '../../common/config/load-config.ts';
 import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import {
@@ -41,15 +41,15 @@ export class DescriptorStore {
     this.#database = database;
   }
 
-  /** Ascending by id. */
+  /** Ascending by id. @throws DescriptorError `descriptor-invalid` when another version stored what this one refuses. */
   list(): readonly VmDescriptor[] {
     const rows = documentRows.parse(
       this.#database.prepare('SELECT document FROM collector_descriptor ORDER BY vm').all(),
     );
-    return rows.map(({ document }) => vmDescriptorSchema.parse(JSON.parse(document)));
+    return rows.map(({ document }) => readStored(document));
   }
 
-  /** @throws DescriptorError `vm-unknown`. */
+  /** @throws DescriptorError `vm-unknown`, `descriptor-invalid` as {@link list}. */
   read(vm: string): VmDescriptor {
     const found = this.#database
       .prepare('SELECT document FROM collector_descriptor WHERE vm = ?')
@@ -60,7 +60,7 @@ export class DescriptorStore {
         `there is no VM ${vm}: isobar vm list shows those there are`,
       );
     }
-    return vmDescriptorSchema.parse(JSON.parse(documentRow.parse(found).document));
+    return readStored(documentRow.parse(found).document);
   }
 
   /**
@@ -139,4 +139,17 @@ export function checkDescriptor(document: unknown): VmDescriptor {
     `the VM descriptor has ${problems.length} problem(s)`,
     problems,
   );
+}
+
+function readStored(text: string): VmDescriptor {
+  const document: unknown = JSON.parse(text);
+  const parsed = vmDescriptorSchema.safeParse(document);
+  if (parsed.success) return parsed.data;
+  const problems = problemsOf(parsed.error, document);
+  const lines = [
+    'a stored VM descriptor is refused by this version: change it, or remove the VM, with the version that stored it',
+    `  ${text.slice(0, 200)}`,
+    ...problems.map((problem) => formatProblem(problem)),
+  ];
+  throw new DescriptorError('descriptor-invalid', lines.join('\n'), problems);
 }

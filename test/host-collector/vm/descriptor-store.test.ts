@@ -16,8 +16,7 @@ const document = {
   monitoring: { specifiers: [{ id: 'a', dataPoints: 'kpi/**' }] },
 };
 
-function openStore(): DescriptorStore {
-  const database = openDatabase(':memory:');
+function openStore(database = openDatabase(':memory:')): DescriptorStore {
   migrateCollector(database);
   return new DescriptorStore(database);
 }
@@ -92,6 +91,19 @@ describe('DescriptorStore', () => {
   test.each(['*/*/*', 'kpi/**', 'infra/cpu/*'])('%s reaches nothing encrypted', (dataPoints) => {
     const monitoring = { specifiers: [{ id: 'a', dataPoints, format: 'mean' }] };
     expect(openStore().add({ ...document, monitoring }).revision).toBe(1);
+  });
+
+  test('a stored descriptor that this version refuses is an error that says what to do', () => {
+    const database = openDatabase(':memory:');
+    const store = openStore(database);
+    store.add(document);
+    database.exec(
+      "UPDATE collector_descriptor SET document = replace(document, 'kpi/**', 'kpis/**')",
+    );
+    expect(codeOf(() => store.list())).toBe('descriptor-invalid');
+    expect(() => store.read('vm1')).toThrow(
+      /with the version that stored it[\s\S]*specifiers\[0\]\.dataPoints = "kpis\/\*\*"/,
+    );
   });
 
   test('the committed JSON Schema is current', () => {
