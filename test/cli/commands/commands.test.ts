@@ -142,6 +142,22 @@ describe('isobar watch', () => {
     expect(positions).toEqual([undefined, '1', '2']);
   });
 
+  test('a restart before the first reading: it goes on where the first connection began', async () => {
+    const positions: (string | undefined)[] = [];
+    const app = new Hono().get('/v1/watch', (context) => {
+      const after = context.req.query('after');
+      positions.push(after);
+      context.header('isobar-position', String(after ?? 5));
+      // The first connection ends without a reading.
+      return context.text(after === undefined ? '' : `${JSON.stringify(reading(6))}\n`);
+    });
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines } = await run(['watch'], { interruptAfterLines: 1 });
+      expect(lines).toHaveLength(1);
+    });
+    expect(positions).toEqual([undefined, '5']);
+  });
+
   test('processed, held and revised values say how they came about', async () => {
     const app = new Hono().get('/v1/watch', (context) =>
       context.text(
