@@ -119,6 +119,14 @@ const nameWidthMax = 56;
 function describeOrigin(reading: Reading): string {
   const remarks: string[] = [];
   if (reading.format !== 'raw') remarks.push(`${reading.format} of ${reading.count ?? 0}`);
+  if (reading.skippedCount !== null && reading.skippedCount > 0) {
+    remarks.push(`skipped ${reading.skippedCount}`);
+  }
+  if (reading.window !== null) {
+    const { startMs, endMs } = reading.window;
+    remarks.push(`[${formatTimeUs(startMs * 1_000)}, ${formatTimeUs(endMs * 1_000)})`);
+  }
+  if (reading.predicateState !== null) remarks.push(reading.predicateState);
   if (reading.held) remarks.push('held');
   if (reading.revision > 0) remarks.push(`revision ${reading.revision}`);
   return remarks.length === 0 ? '' : `(${remarks.join(', ')})`;
