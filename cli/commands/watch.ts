@@ -102,7 +102,8 @@ export class ReadingFormatter {
     const { style } = this.#output;
     const name = this.#showsVm ? `${reading.vm} ${reading.dataPoint}` : reading.dataPoint;
     this.#nameWidth = Math.min(nameWidthMax, Math.max(this.#nameWidth, name.length));
-    const value = formatValue(fromJsonValue(reading.value), reading.dataPoint);
+    const isScaled = this.#output.columns !== undefined;
+    const value = formatValue(fromJsonValue(reading.value), reading.dataPoint, { isScaled });
     const parts = [
       style.dim(formatTimeUs(reading.timeUs)),
       style.cyan(name.padEnd(this.#nameWidth)),

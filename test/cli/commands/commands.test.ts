@@ -183,7 +183,7 @@ describe('isobar watch', () => {
         '(mean of 3, skipped 2, [1970-01-01T00:00:00.000Z, 1970-01-01T00:00:01.000Z))',
       );
       expect(lines[2]).toMatch(/\(entering\)$/);
-      expect(lines[3]).toMatch(/2\.0 KiB {2}\(held\)$/);
+      expect(lines[3]).toMatch(/2048 {2}\(held\)$/);
     });
   });
 
