@@ -47,7 +47,12 @@ export async function* watchReadings(
   }
 }
 
-function startPosition(store: PrimaryStore, filter: ReadingFilter, start: WatchStart): number {
+/** The position behind which {@link watchReadings} begins. */
+export function startPosition(
+  store: PrimaryStore,
+  filter: ReadingFilter,
+  start: WatchStart,
+): number {
   const { sinceUs } = filter;
   // After a power cut the store can be behind what a watcher saw last: it gets what comes from now on.
   if (start.after !== undefined) return Math.min(start.after, store.reader.newestPosition());

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 
 import { follow } from '../../common/control/follow.ts';
 import { fromJsonValue } from '../../common/control/json-value.ts';
-import { readingSchema, type Reading } from '../../common/control/reader-answer.ts';
+import { positionHeader, readingSchema, type Reading } from '../../common/control/reader-answer.ts';
 import { connectClients } from '../clients.ts';
 import type { CommandContext, GlobalOptions, Output } from '../context.ts';
 import { formatTimeUs } from '../text/time.ts';
@@ -45,6 +45,8 @@ async function watch(
   const { signal, release } = context.interruptible();
   const { output } = context;
   const formatter = new ReadingFormatter(output, { showsVm: options.vm === undefined });
+  // Where the first connection began: a reconnection before the first reading must not begin at its own "now".
+  let startPosition: string | undefined;
   try {
     const readings = follow(
       reader,
@@ -54,9 +56,14 @@ async function watch(
         pathAfter: (newest) => {
           const query = new URLSearchParams({ pattern });
           if (options.vm !== undefined) query.set('vm', options.vm);
-          if (newest !== undefined) query.set('after', String(newest.position));
+          const after = newest === undefined ? startPosition : String(newest.position);
+          if (after !== undefined) query.set('after', after);
           else if (sinceUs !== undefined) query.set('sinceUs', String(sinceUs));
           return `/v1/watch?${query.toString()}`;
+        },
+        onHead: (headers) => {
+          const position = headers[positionHeader];
+          if (typeof position === 'string') startPosition ??= position;
         },
         onLost: () => {
           output.remark('connection to the reader lost; waiting for it to come back');
@@ -95,7 +102,8 @@ export class ReadingFormatter {
     const { style } = this.#output;
     const name = this.#showsVm ? `${reading.vm} ${reading.dataPoint}` : reading.dataPoint;
     this.#nameWidth = Math.min(nameWidthMax, Math.max(this.#nameWidth, name.length));
-    const value = formatValue(fromJsonValue(reading.value), reading.dataPoint);
+    const isScaled = this.#output.columns !== undefined;
+    const value = formatValue(fromJsonValue(reading.value), reading.dataPoint, { isScaled });
     const parts = [
       style.dim(formatTimeUs(reading.timeUs)),
       style.cyan(name.padEnd(this.#nameWidth)),
@@ -112,6 +120,14 @@ const nameWidthMax = 56;
 function describeOrigin(reading: Reading): string {
   const remarks: string[] = [];
   if (reading.format !== 'raw') remarks.push(`${reading.format} of ${reading.count ?? 0}`);
+  if (reading.skippedCount !== null && reading.skippedCount > 0) {
+    remarks.push(`skipped ${reading.skippedCount}`);
+  }
+  if (reading.window !== null) {
+    const { startMs, endMs } = reading.window;
+    remarks.push(`[${formatTimeUs(startMs * 1_000)}, ${formatTimeUs(endMs * 1_000)})`);
+  }
+  if (reading.predicateState !== null) remarks.push(reading.predicateState);
   if (reading.held) remarks.push('held');
   if (reading.revision > 0) remarks.push(`revision ${reading.revision}`);
   return remarks.length === 0 ? '' : `(${remarks.join(', ')})`;

@@ -7,13 +7,19 @@ const shownBytesMax = 16;
 
 /**
  * A value as a person reads it. Quantities that name their unit (`memory/used_bytes`, `cpu/usage_ratio`, `cpu/time_us`)
- * are scaled; what an application saved is shown exactly as it is.
+ * are scaled where `isScaled` (a terminal), else exact; what an application saved is shown exactly as it is.
  */
-export function formatValue(value: Value, dataPoint: string): string {
+export function formatValue(
+  value: Value,
+  dataPoint: string,
+  options: { readonly isScaled: boolean },
+): string {
   if (value === null) return '(empty)';
   if (value instanceof Uint8Array) return formatOpaque(value);
   if (typeof value === 'string') return printable(value);
-  if (dataPoint.startsWith('infra/')) return formatQuantity(Number(value), dataPoint);
+  if (options.isScaled && dataPoint.startsWith('infra/')) {
+    return formatQuantity(Number(value), dataPoint);
+  }
   return String(value);
 }
 

@@ -92,15 +92,17 @@ export class ControlClient {
 
   /**
    * The lines of one NDJSON answer as they come; empty lines (heartbeats) are skipped. Ends when the peer ends it or
-   * `signal` aborts.
+   * `signal` aborts. `onHead` gets the answer's headers before the first line.
    * @throws ControlError `interrupted` when the connection breaks
    */
   async *stream<Schema extends z.ZodType>(
     path: string,
     schema: Schema,
     signal?: AbortSignal,
+    onHead?: (headers: IncomingMessage['headers']) => void,
   ): AsyncGenerator<z.output<Schema>, void> {
     const response = await this.#request('GET', path, undefined, 0, signal);
+    onHead?.(response.headers);
     const abort = (): void => {
       response.destroy();
     };

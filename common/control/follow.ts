@@ -1,3 +1,5 @@
+import type { IncomingHttpHeaders } from 'node:http';
+
 import type { z } from 'zod';
 
 import { backoffDelayMs, reconnectPolicy } from '../runtime/backoff.ts';
@@ -8,6 +10,8 @@ import { ControlError, type ControlClient } from './control-client.ts';
 export interface FollowOptions<Item> {
   /** The path to ask for, given the newest item so far: how a reconnection goes on where the last one ended. */
   readonly pathAfter: (newest: Item | undefined) => string;
+  /** Each connection's answer has begun; its headers may say where the stream begins, for `pathAfter`. */
+  readonly onHead?: (headers: IncomingHttpHeaders) => void;
   /** A connection was lost (once for each loss, not for each attempt). */
   readonly onLost: (error: ControlError | null) => void;
   /** A connection stands again. */
@@ -36,7 +40,8 @@ export async function* follow<Schema extends z.ZodType>(
         options.onRestored();
         failedAttempts = 0;
       }
-      for await (const item of client.stream(options.pathAfter(newest), schema, options.signal)) {
+      const path = options.pathAfter(newest);
+      for await (const item of client.stream(path, schema, options.signal, options.onHead)) {
         newest = item;
         yield item;
       }

@@ -4,6 +4,9 @@ import { formats } from '../wire/monitoring-specifier.ts';
 import { jsonValueSchema } from './json-value.ts';
 import { stageStatusSchema } from './stage-answer.ts';
 
+/** Header of /v1/watch: the position behind which this stream begins; `after=` it misses nothing. */
+export const positionHeader = 'isobar-position';
+
 /** One measurement, or one window's processed value, as the reader's API gives it: a line of /v1/watch. */
 export const readingSchema = z.object({
   /** Where the reader's store has it; `after=` goes on behind it. Rises in order of arrival. */

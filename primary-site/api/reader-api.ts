@@ -2,12 +2,13 @@ import { Hono, type Context } from 'hono';
 import { stream } from 'hono/streaming';
 import { z } from 'zod';
 
+import { positionHeader } from '../../common/control/reader-answer.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { PrimaryStore } from '../store/primary-store.ts';
 import type { ReadingFilter } from '../store/reading-reader.ts';
 import type { VmStatus } from '../store/stream-status.ts';
-import { watchReadings } from '../watch-readings.ts';
+import { startPosition, watchReadings } from '../watch-readings.ts';
 import { readingJson } from './reading-json.ts';
 
 export interface ReaderApiDeps {
@@ -52,7 +53,8 @@ const dataPointsSchema = z.strictObject({ pattern: filterShape.pattern, vm: filt
  * `too-many-watchers`.
  *
  *   GET /v1/query        the newest readings that match, by time: {readings, isTruncated}
- *   GET /v1/watch        one reading a line (NDJSON), history first if asked for, then live; never ends by itself
+ *   GET /v1/watch        one reading a line (NDJSON), history first if asked for, then live; never ends by itself;
+ *                        the header isobar-position says behind which position it begins
  *   GET /v1/data-points  what there is: {dataPoints: [{vm, dataPoint, newestTimeUs}]}
  *   GET /v1/status       {isLive, vms: [state, epochs with heads, gaps and ends, losses],
  *                         stages: {name: {accepted, forwarded, dropped, failed, lagMs}}}
@@ -83,7 +85,9 @@ export function createReaderApi(deps: ReaderApiDeps): Hono {
       return context.json({ error: { code: 'too-many-watchers', message } }, 503);
     }
     const { after } = parsed.data;
-    const start = after === undefined ? {} : { after };
+    const filter = filterOf(parsed.data);
+    const position = startPosition(deps.store, filter, after === undefined ? {} : { after });
+    context.header(positionHeader, String(position));
     context.header('Content-Type', 'application/x-ndjson');
     watchers += 1;
     return stream(context, async (output) => {
@@ -94,7 +98,7 @@ export function createReaderApi(deps: ReaderApiDeps): Hono {
       try {
         // The first byte tells the client that it is connected.
         await output.write('\n');
-        const watch = watchReadings(deps.store, filterOf(parsed.data), start, abort.signal);
+        const watch = watchReadings(deps.store, filter, { after: position }, abort.signal);
         for await (const readings of watch) {
           const lines = readings.map((reading) => `${JSON.stringify(readingJson(reading))}\n`);
           await output.write(lines.join(''));

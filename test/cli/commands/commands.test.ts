@@ -142,11 +142,34 @@ describe('isobar watch', () => {
     expect(positions).toEqual([undefined, '1', '2']);
   });
 
+  test('a restart before the first reading: it goes on where the first connection began', async () => {
+    const positions: (string | undefined)[] = [];
+    const app = new Hono().get('/v1/watch', (context) => {
+      const after = context.req.query('after');
+      positions.push(after);
+      context.header('isobar-position', String(after ?? 5));
+      // The first connection ends without a reading.
+      return context.text(after === undefined ? '' : `${JSON.stringify(reading(6))}\n`);
+    });
+    await withInstance({ primarySite: app }, async (run) => {
+      const { lines } = await run(['watch'], { interruptAfterLines: 1 });
+      expect(lines).toHaveLength(1);
+    });
+    expect(positions).toEqual([undefined, '5']);
+  });
+
   test('processed, held and revised values say how they came about', async () => {
     const app = new Hono().get('/v1/watch', (context) =>
       context.text(
         [
           reading(1, { format: 'mean', count: 12, revision: 1, value: 0.5 }),
+          reading(3, {
+            format: 'mean',
+            count: 3,
+            skippedCount: 2,
+            window: { startMs: 0, endMs: 1_000 },
+          }),
+          reading(4, { predicateState: 'entering' }),
           reading(2, { held: true, dataPoint: 'infra/memory/used_bytes', value: 2_048 }),
         ]
           .map((each) => `${JSON.stringify(each)}\n`)
@@ -154,9 +177,13 @@ describe('isobar watch', () => {
       ),
     );
     await withInstance({ primarySite: app }, async (run) => {
-      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 2 });
+      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 4 });
       expect(lines[0]).toMatch(/0\.5 {2}\(mean of 12, revision 1\)$/);
-      expect(lines[1]).toMatch(/2\.0 KiB {2}\(held\)$/);
+      expect(lines[1]).toContain(
+        '(mean of 3, skipped 2, [1970-01-01T00:00:00.000Z, 1970-01-01T00:00:01.000Z))',
+      );
+      expect(lines[2]).toMatch(/\(entering\)$/);
+      expect(lines[3]).toMatch(/2048 {2}\(held\)$/);
     });
   });
 

@@ -70,21 +70,31 @@ describe('times', () => {
 
 describe('values', () => {
   test('infrastructure quantities are scaled by the unit in their name', () => {
-    expect(formatValue(1_610_612_736, 'infra/memory/used_bytes')).toBe('1.5 GiB');
-    expect(formatValue(0.1234, 'infra/cpu/usage_ratio')).toBe('12.3 %');
-    expect(formatValue(4_200_000n, 'infra/cpu/time_us')).toBe('4.2 s');
+    expect(formatValue(1_610_612_736, 'infra/memory/used_bytes', { isScaled: true })).toBe(
+      '1.5 GiB',
+    );
+    expect(formatValue(0.1234, 'infra/cpu/usage_ratio', { isScaled: true })).toBe('12.3 %');
+    expect(formatValue(4_200_000n, 'infra/cpu/time_us', { isScaled: true })).toBe('4.2 s');
   });
 
   test('what an application saved is shown exactly', () => {
-    expect(formatValue(1_610_612_736, 'kpi/disk/used_bytes')).toBe('1610612736');
-    expect(formatValue(9_223_372_036_854_775_807n, 'kpi/a/b')).toBe('9223372036854775807');
-    expect(formatValue('007', 'kpi/a/b')).toBe('007');
-    expect(formatValue(null, 'kpi/a/b')).toBe('(empty)');
-    expect(formatValue(new Uint8Array([1, 255]), 'encrypted/a')).toBe('2 bytes 01ff');
+    expect(formatValue(1_610_612_736, 'kpi/disk/used_bytes', { isScaled: true })).toBe(
+      '1610612736',
+    );
+    expect(formatValue(9_223_372_036_854_775_807n, 'kpi/a/b', { isScaled: true })).toBe(
+      '9223372036854775807',
+    );
+    expect(formatValue('007', 'kpi/a/b', { isScaled: true })).toBe('007');
+    expect(formatValue(null, 'kpi/a/b', { isScaled: true })).toBe('(empty)');
+    expect(formatValue(new Uint8Array([1, 255]), 'encrypted/a', { isScaled: true })).toBe(
+      '2 bytes 01ff',
+    );
   });
 
   test('control characters in data do not reach the terminal', () => {
-    expect(formatValue('a\u001B[2Jb\nc', 'kpi/a/b')).toBe(String.raw`a\u001b[2Jb\nc`);
+    expect(formatValue('a\u001B[2Jb\nc', 'kpi/a/b', { isScaled: true })).toBe(
+      String.raw`a\u001b[2Jb\nc`,
+    );
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
         expect(printable(text)).not.toMatch(/\p{Cc}/u);
