@@ -102,11 +102,17 @@ async function startUnlessStopped(instance: Up, signals: StopSignals): Promise<b
   return false;
 }
 
+/** How this command was called, so that what is suggested works when it is typed. */
+function invocation({ environment }: CommandContext): string {
+  if (environment['npm_execpath'] !== undefined) return 'npx isobar';
+  const entry = process.argv[1] ?? '';
+  return entry.endsWith('.js') ? `node ${quote(entry)}` : 'isobar';
+}
+
 /** Where the mount is and what to do next, in under ten lines. */
 function banner(status: UpStatus, options: UpOptions, context: CommandContext): string[] {
   const { style } = context.output;
-  // Started by npm, the command is most likely not on the PATH.
-  const command = context.environment['npm_execpath'] === undefined ? 'isobar' : 'npx isobar';
+  const command = invocation(context);
   const suffix = options.dataDir === undefined ? '' : ` --data-dir ${quote(options.dataDir)}`;
   return [
     `${style.green('Isobar runs')}; Ctrl-C ends it. Data and logs are in ${status.dataDirectory}`,

@@ -51,5 +51,5 @@ export function buildGuestMount(
     drainTimeoutMs: agentDrainMaxMs,
     takeOutput: dependencies.takeOutput,
   });
-  return new MountPart(supervisor, dependencies.clock);
+  return new MountPart(supervisor);
 }

@@ -1,4 +1,3 @@
-import type { Clock } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { ChildStatus } from './child-process-service.ts';
 import type { MountProcessPart } from './process-part.ts';
@@ -7,6 +6,7 @@ import type { MountProcessPart } from './process-part.ts';
 export interface MountSupervisor extends Service {
   readonly status: {
     readonly agentProcessId: number | null;
+    readonly agentStartedAtUs: number;
     readonly restarts: number;
     /** Only the mounting user sees into the mount. */
     readonly isPrivate: boolean;
@@ -20,12 +20,9 @@ export interface MountSupervisor extends Service {
 export class MountPart implements MountProcessPart {
   readonly name = 'guest-agent';
   readonly #supervisor: MountSupervisor;
-  readonly #clock: Clock;
-  #startedAtUs = 0;
 
-  constructor(supervisor: MountSupervisor, clock: Clock) {
+  constructor(supervisor: MountSupervisor) {
     this.#supervisor = supervisor;
-    this.#clock = clock;
   }
 
   get isPrivate(): boolean {
@@ -33,7 +30,6 @@ export class MountPart implements MountProcessPart {
   }
 
   async start(): Promise<void> {
-    this.#startedAtUs = this.#clock.wallUs();
     await this.#supervisor.start();
   }
 
@@ -50,11 +46,11 @@ export class MountPart implements MountProcessPart {
   }
 
   status(): ChildStatus {
-    const { agentProcessId, restarts } = this.#supervisor.status;
+    const { agentProcessId, agentStartedAtUs, restarts } = this.#supervisor.status;
     return {
       name: this.name,
       pid: agentProcessId,
-      startedAtUs: this.#startedAtUs,
+      startedAtUs: agentStartedAtUs,
       restartCount: restarts,
     };
   }

@@ -41,6 +41,8 @@ export interface SupervisorStatus {
   /** Only the mounting user sees into the mount. */
   readonly isPrivate: boolean;
   readonly agentProcessId: number | null;
+  /** When the present agent, or the last one, was started; 0 before the first. */
+  readonly agentStartedAtUs: number;
   readonly restarts: number;
 }
 
@@ -75,6 +77,7 @@ export class Supervisor implements Service {
   /** Agents that this connection has had, the present one included. */
   #incarnations = 0;
   #restarts = 0;
+  #agentStartedAtUs = 0;
   #failuresInRow = 0;
   #readyAtMs: number | undefined;
   #onReady: (() => void) | undefined;
@@ -96,6 +99,7 @@ export class Supervisor implements Service {
       mountPath: this.#mount?.path ?? null,
       isPrivate: this.#mount?.isPrivate ?? false,
       agentProcessId: this.#agent?.processId ?? null,
+      agentStartedAtUs: this.#agentStartedAtUs,
       restarts: this.#restarts,
     };
   }
@@ -203,7 +207,7 @@ export class Supervisor implements Service {
       this.#readyAtMs !== undefined && this.#clock.monotonicMs() - this.#readyAtMs >= stableMs;
     this.#failuresInRow = wasStable ? 1 : this.#failuresInRow + 1;
     this.#readyAtMs = undefined;
-    this.#log.error('agent-died', { ...exit, failuresInRow: this.#failuresInRow });
+    this.#log.warn('agent-died', { ...exit, failuresInRow: this.#failuresInRow });
     try {
       this.#refuseHopeless(exit);
       if (!(await this.#backOff())) return undefined;
@@ -267,6 +271,7 @@ export class Supervisor implements Service {
   #spawn(mount: FuseMount): AgentProcess {
     const incarnation = this.#incarnations;
     this.#incarnations += 1;
+    this.#agentStartedAtUs = this.#clock.wallUs();
     const agent = new AgentProcess(mount, {
       entry: this.#options.entry,
       args: this.#options.args,
