@@ -18,7 +18,10 @@ export interface RunningInstance extends AsyncDisposable {
   readonly pid: number;
   /** Where VMs are registered. */
   readonly collectorSocketPath: string;
-  /** Follows a pattern of data points as `isobar watch --json` does; every reading is handed to `take`. */
+  /**
+   * Follows a pattern of data points as `isobar watch --json` does, from the beginning of this instance: what comes while
+   * the command still starts is not missed. Every reading is handed to `take`.
+   */
   watch(pattern: string, take: (reading: WatchedReading) => void): AsyncDisposable;
 }
 
@@ -63,7 +66,7 @@ function watch(
 ): AsyncDisposable {
   const child = spawn(
     process.execPath,
-    [entry, 'watch', pattern, '--json', '--data-dir', dataPath],
+    [entry, 'watch', pattern, '--json', '--since', '1h', '--data-dir', dataPath],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   createInterface({ input: child.stdout }).on('line', (line) => {
