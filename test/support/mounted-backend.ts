@@ -74,7 +74,7 @@ export async function mountRealBackend(backend: BackendName): Promise<MountedBac
     backend,
     // Speed: the contract is about the file system, not about power cuts.
     synchronous: 'NORMAL',
-    config: { files: { fileBytesMax: 16 * 2 ** 20 } },
+    config: { files: { fileBytesMax: 8 * 2 ** 20 } },
   });
   return {
     path: join(agent.mountPath, 'encrypted'),
