@@ -151,15 +151,6 @@ export class StoreReader {
       .all(countMax);
   }
 
-  /** Saves that were overtaken while held; those that wait in their tables are known to the store thread alone. */
-  heldAside(area: Area): readonly { readonly table: string; readonly savedAtUs: number }[] {
-    return this.#databases[area]
-      .prepare<[], { table: string; savedAtUs: number }>(
-        `SELECT table_name AS "table", saved_at_us AS savedAtUs FROM "/held" ORDER BY held_id`,
-      )
-      .all();
-  }
-
   /** Undefined for a table that is gone: its rows are elsewhere, under higher row_ids. */
   #source(area: Area, name: string, request: FetchRequest): TableSource | undefined {
     const database = this.#databases[area];
