@@ -108,6 +108,38 @@ function encodeSegment(segment: string): string | undefined {
   }
 }
 
+/**
+ * Every `RESOURCE/QUANTITY` that a host can measure of a VM from outside; units stand in the names. A probe leaves out
+ * what its source does not tell.
+ */
+export const infraQuantities = [
+  'cpu/usage_ratio',
+  'cpu/time_us',
+  'memory/used_bytes',
+  'memory/available_bytes',
+  'disk/read_bytes',
+  'disk/written_bytes',
+  'network/received_bytes',
+  'network/sent_bytes',
+] as const;
+
+/**
+ * Why `pattern`, which reaches nothing but infrastructure, names no quantity that a host measures, and which there
+ * are; undefined when it names one.
+ */
+export function quantityProblem(pattern: string): string | undefined {
+  const isInfraOnly =
+    patternProblem(pattern) === undefined &&
+    patternReaches(pattern, 'infra') &&
+    !patternReaches(pattern, 'kpi') &&
+    !patternReaches(pattern, 'encrypted');
+  if (!isInfraOnly) return undefined;
+  const matches = compileDataPointPattern(pattern);
+  const known = infraQuantities.map((quantity) => `infra/${quantity}`);
+  if (known.some((dataPoint) => matches(dataPoint))) return undefined;
+  return `names no quantity that a host measures; there are ${known.join(', ')}`;
+}
+
 /** Whether `pattern` names exactly one data point. */
 export function isLiteralPattern(pattern: string): boolean {
   return !pattern.includes('*') && parseDataPoint(pattern) !== undefined;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { alternativesRule, besideFieldErrors, crossFieldRule } from './cross-field.ts';
+import { quantityProblem } from './data-point.ts';
 import { dataPointPatternSchema, monitoringSpecifierSchema } from './monitoring-specifier.ts';
 
 /** Topic levels are made of VM ids, and some brokers refuse anything but these characters there. */
@@ -71,6 +72,28 @@ const uniqueIds = crossFieldRule(
   },
 );
 
+/**
+ * A rule of documents, not of patterns: what was accepted by a version that knew other quantities, and is part of an
+ * engine's state or on its way, stays readable.
+ */
+const knownQuantities = crossFieldRule(
+  z.object({
+    specifiers: z.array(z.unknown()).default([]),
+    visibleToIntermediaries: z.array(z.unknown()).default([]),
+  }),
+  ({ specifiers, visibleToIntermediaries }) => [
+    ...specifiers.flatMap((specifier, index) => {
+      const named = z.object({ dataPoints: z.string() }).safeParse(specifier);
+      const message = named.success ? quantityProblem(named.data.dataPoints) : undefined;
+      return message === undefined ? [] : [{ path: ['specifiers', index, 'dataPoints'], message }];
+    }),
+    ...visibleToIntermediaries.flatMap((pattern, index) => {
+      const message = typeof pattern === 'string' ? quantityProblem(pattern) : undefined;
+      return message === undefined ? [] : [{ path: ['visibleToIntermediaries', index], message }];
+    }),
+  ],
+);
+
 const monitoringSchema = z
   .strictObject({
     specifiers: z
@@ -93,7 +116,8 @@ const monitoringSchema = z
       ),
   })
   .prefault({})
-  .superRefine(uniqueIds, besideFieldErrors);
+  .superRefine(uniqueIds, besideFieldErrors)
+  .superRefine(knownQuantities, besideFieldErrors);
 
 /** The document of one VM, as far as monitoring needs it. All problems of one are reported at once. */
 export const vmDescriptorSchema = z.strictObject({

@@ -376,6 +376,22 @@ describe('isobar config', () => {
     expect(remarks[1]).toContain('no such file');
   });
 
+  test('check and vm add say which quantities there are when a pattern names none of them', async () => {
+    const specifiers = [{ id: 'a', dataPoints: 'infra/cpu/usage_ratoi' }];
+    const standardInput = JSON.stringify({
+      ...documentKinds['vm']?.example,
+      monitoring: { specifiers },
+    });
+    for (const command of [
+      ['config', 'check', '--as', 'vm', '-'],
+      ['vm', 'add', '-'],
+    ]) {
+      const { exitCode, remarks } = await runIsobar(command, { standardInput });
+      expect(exitCode).toBe(78);
+      expect(remarks[0]).toContain('infra/cpu/usage_ratio, infra/cpu/time_us, infra/memory/');
+    }
+  });
+
   test.each(Object.keys(documentKinds))('the example of %s is valid', async (kind) => {
     const { lines } = await runIsobar(['config', 'example', kind]);
     const { exitCode } = await runIsobar(['config', 'check', '--as', kind, '-'], {

@@ -6,6 +6,7 @@ import {
   compileDataPointPattern,
   encryptedDataPoint,
   infraDataPoint,
+  infraQuantities,
   kpiDataPoint,
   patternProblem,
 } from '../../../common/wire/data-point.ts';
@@ -146,6 +147,29 @@ describe('patterns over data points', () => {
     expect(problems['monitoring.visibleToIntermediaries[1]']).toContain(advice);
     expect(Object.keys(problems)).toHaveLength(2);
   });
+
+  test.each(['infra/cpu/usage_ratoi', 'infra/cpu/*_bytes', 'infra/gpu/**', '*nfra/**/ratio'])(
+    '%s names no quantity that a host measures, so it is refused with the list of those there are',
+    (pattern) => {
+      const problems = problemsIn({
+        ...head,
+        monitoring: {
+          specifiers: [
+            { id: 'a', dataPoints: 'infra/cpu/*' },
+            { id: 'b', dataPoints: pattern },
+          ],
+          visibleToIntermediaries: [pattern],
+          latenessMaxMs: -1,
+        },
+      });
+      for (const path of ['specifiers[1].dataPoints', 'visibleToIntermediaries[0]']) {
+        for (const quantity of infraQuantities) {
+          expect(problems[`monitoring.${path}`]).toContain(`infra/${quantity}`);
+        }
+      }
+      expect(Object.keys(problems)).toHaveLength(3);
+    },
+  );
 
   test('property: what matches a data point is never refused', () => {
     const name = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 });

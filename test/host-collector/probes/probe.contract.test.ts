@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { SystemClock } from '../../../common/runtime/clock.ts';
+import { infraQuantities } from '../../../common/wire/data-point.ts';
 import { MachineProbe } from '../../../host-collector/probes/machine-probe.ts';
 import { infraDataPoints, type Probe } from '../../../host-collector/probes/probe.ts';
 import { ProcessProbe } from '../../../host-collector/probes/process-probe.ts';
@@ -68,6 +69,12 @@ describe.each(implementations)('Probe: %s', (_name, make) => {
     expect(second.values.get(infraDataPoints.memoryUsedBytes)).toBeGreaterThan(mib);
     expect(second.values.get(infraDataPoints.memoryAvailableBytes)).toBeGreaterThan(0);
   });
+});
+
+test('a descriptor may name every quantity that a probe has, and no other', () => {
+  expect(Object.values(infraDataPoints).toSorted()).toEqual(
+    infraQuantities.map((quantity) => `infra/${quantity}`).toSorted(),
+  );
 });
 
 describe('MachineProbe', () => {
