@@ -8,7 +8,8 @@ import type { Migration } from '../../common/sqlite/migrate.ts';
  *   series         one data point of one VM as one specifier delivers it
  *   readings       a measurement, or a window's processed value; position rises in order of arrival
  *   loss_totals    what reported_losses add up to, also those that retention removed
- *   windows        the revision of each window that is in force; a higher one replaces its readings
+ *   windows        the revision of each window that is in force; a higher one replaces its readings. A window is known by
+ *                  both its ends: a run of empty windows is another one than its first, which a late row revises
  */
 export const primaryStoreMigrations: readonly Migration[] = [
   {
@@ -88,6 +89,22 @@ export const primaryStoreMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID;
       INSERT INTO loss_totals SELECT vm, place, sum(count) FROM reported_losses GROUP BY vm, place;
       CREATE INDEX lost_ranges_by_age ON lost_ranges (recorded_at_us);
+    `,
+  },
+  {
+    // A run of empty windows begins where its first window does, and is another one.
+    name: 'a window is known by both its ends',
+    up: `
+      CREATE TABLE windows_by_ends (
+        window_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, specifier_id TEXT NOT NULL, subject TEXT NOT NULL,
+        start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, revision INTEGER NOT NULL,
+        UNIQUE (vm, specifier_id, subject, start_ms, end_ms)
+      ) STRICT;
+      INSERT INTO windows_by_ends
+        SELECT window_id, vm, specifier_id, subject, start_ms, end_ms, revision FROM windows;
+      DROP TABLE windows;
+      ALTER TABLE windows_by_ends RENAME TO windows;
     `,
   },
 ];

@@ -47,7 +47,7 @@ export class ReadingWriter {
   readonly #counters: StageCounters;
   readonly #seriesIds = new Map<string, number>();
   readonly #insert: Statement<ReadingRow>;
-  readonly #findWindow: Statement<[string, string, string, number], WindowRow>;
+  readonly #findWindow: Statement<[string, string, string, number, number], WindowRow>;
   readonly #insertWindow: Statement<[string, string, string, number, number, number]>;
   #lastPosition: number;
   #acceptedInTransaction = 0;
@@ -64,7 +64,7 @@ export class ReadingWriter {
     );
     this.#findWindow = database.prepare(
       `SELECT window_id, revision FROM windows
-       WHERE vm = ? AND specifier_id = ? AND subject = ? AND start_ms = ?`,
+       WHERE vm = ? AND specifier_id = ? AND subject = ? AND start_ms = ? AND end_ms = ?`,
     );
     this.#insertWindow = database.prepare(
       `INSERT INTO windows (vm, specifier_id, subject, start_ms, end_ms, revision)
@@ -165,9 +165,9 @@ export class ReadingWriter {
   #windowOf(vm: string, delivery: Delivery, subject: string): number | null | undefined {
     const { window, revision, specifierId } = delivery;
     if (window === null) return null;
-    const known = this.#findWindow.get(vm, specifierId, subject, window.startMs);
+    const { startMs, endMs } = window;
+    const known = this.#findWindow.get(vm, specifierId, subject, startMs, endMs);
     if (known === undefined) {
-      const { startMs, endMs } = window;
       const inserted = this.#insertWindow.run(vm, specifierId, subject, startMs, endMs, revision);
       return Number(inserted.lastInsertRowid);
     }
@@ -177,10 +177,8 @@ export class ReadingWriter {
         .prepare<[number]>('DELETE FROM readings WHERE window_id = ?')
         .run(known.window_id);
       this.#database
-        .prepare<[number, number, number]>(
-          'UPDATE windows SET revision = ?, end_ms = ? WHERE window_id = ?',
-        )
-        .run(revision, window.endMs, known.window_id);
+        .prepare<[number, number]>('UPDATE windows SET revision = ? WHERE window_id = ?')
+        .run(revision, known.window_id);
     }
     return known.window_id;
   }

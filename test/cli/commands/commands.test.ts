@@ -378,10 +378,8 @@ describe('isobar config', () => {
 
   test('check and vm add say which quantities there are when a pattern names none of them', async () => {
     const specifiers = [{ id: 'a', dataPoints: 'infra/cpu/usage_ratoi' }];
-    const standardInput = JSON.stringify({
-      ...documentKinds['vm']?.example,
-      monitoring: { specifiers },
-    });
+    const head = { apiVersion: 'isobar/v1', kind: 'VirtualMachine', id: 'vm1' };
+    const standardInput = JSON.stringify({ ...head, monitoring: { specifiers } });
     for (const command of [
       ['config', 'check', '--as', 'vm', '-'],
       ['vm', 'add', '-'],

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { get, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 
@@ -5,6 +6,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { ControlServer } from '../../../common/control/control-server.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
+import { openDatabase } from '../../../common/sqlite/database.ts';
+import { migrate } from '../../../common/sqlite/migrate.ts';
 import { kpiDataPoint } from '../../../common/wire/data-point.ts';
 import type { Delivery, Window } from '../../../common/wire/delivery.ts';
 import { encodeFrame } from '../../../common/wire/frame-codec.ts';
@@ -16,6 +19,7 @@ import {
   primarySiteConfigExample,
   primarySiteConfigSchema,
 } from '../../../primary-site/primary-site-config.ts';
+import { primaryStoreMigrations } from '../../../primary-site/store/primary-store-schema.ts';
 import { PrimaryStore } from '../../../primary-site/store/primary-store.ts';
 import { StoreRetention } from '../../../primary-site/store/store-retention.ts';
 import { watchReadings } from '../../../primary-site/watch-readings.ts';
@@ -173,6 +177,23 @@ describe('PrimaryStore', () => {
       .query({ pattern: '**' }, 10)
       .readings.filter(({ format }) => format === 'mean');
     expect(mean).toMatchObject({ window, revision: 1, count: 3, specifierId: 'p' });
+  });
+
+  test('windows of a store of the schema before are revised as if they had been stored now', async () => {
+    await store.stop();
+    rmSync(path);
+    const before = openDatabase(path);
+    migrate(before, primaryStoreMigrations.slice(0, 2));
+    before.exec(
+      `INSERT INTO series VALUES (1, 'vm1', 'kpi/users/column1', 'w', 'raw');
+       INSERT INTO windows VALUES (7, 'vm1', 'w', 'raw', 1000, 2000, 0);
+       INSERT INTO readings (position, series_id, time_us, uncertainty_us, held, window_id, value)
+         VALUES (1, 1, 1500000, 0, 0, 7, 5)`,
+    );
+    before.close();
+    await open();
+    await store.store([frameOf(1, [rawWindow({ startMs: 1_000, endMs: 2_000 }, 1, [6])])]);
+    expect(storedValues()).toEqual([6]);
   });
 
   test('a declared loss is durable and withdrawn for the frames that reappear', async () => {
