@@ -14,7 +14,9 @@ import { createControlApi } from './control/control-api.ts';
 import { migrateCollector } from './origin/collector-schema.ts';
 import { mqttStreams } from './origin/mqtt-streams.ts';
 import { Origin } from './origin/origin.ts';
+import { StoreMark } from './origin/store-mark.ts';
 import { MachineProbe } from './probes/machine-probe.ts';
+import { StoredProcessMemory } from './probes/process-memory.ts';
 import { ProcessProbe } from './probes/process-probe.ts';
 import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
 import { DescriptorStore } from './vm/descriptor-store.ts';
@@ -64,7 +66,14 @@ export function buildHostCollector(
   const streams = makeStreams({ database, clock, random, log }, config);
   const { revisionHorizonMs, closedWindowsMax, statusIntervalMs, probeIntervalMinMs } = config;
   const origin = new Origin(
-    { database, appender: streams.appender, forwarder: streams.forwarder, clock, log },
+    {
+      database,
+      appender: streams.appender,
+      forwarder: streams.forwarder,
+      clock,
+      log,
+      mark: new StoreMark({ database, random }, join(config.dataDirectory, 'collector.mark')),
+    },
     {
       statusIntervalMs,
       engineBounds: { ...engineBoundsDefault, revisionHorizonMs, closedWindowsMax },
@@ -75,8 +84,9 @@ export function buildHostCollector(
       store: new DescriptorStore(database),
       origin,
       clock,
+      log,
       makeGuest: overrides.makeGuest ?? guestChannelClients({ clock, log, random }),
-      makeProbe: overrides.makeProbe ?? defaultProbes(clock),
+      makeProbe: overrides.makeProbe ?? defaultProbes({ clock, database }),
     },
     { probeIntervalMinMs },
   );
@@ -97,10 +107,17 @@ export function buildHostCollector(
 }
 
 /** The probes that measure this machine and its processes. */
-export function defaultProbes(clock: Clock): ProbeFactory {
-  return (descriptor) => {
+export function defaultProbes(deps: {
+  readonly clock: Clock;
+  readonly database: Database;
+}): ProbeFactory {
+  const { clock, database } = deps;
+  return (descriptor, vm) => {
     if (descriptor.kind === 'machine') return new MachineProbe();
-    if (descriptor.kind === 'process') return new ProcessProbe({ clock }, descriptor.pid);
+    if (descriptor.kind === 'process') {
+      const memory = new StoredProcessMemory(database, vm);
+      return new ProcessProbe({ clock, memory }, descriptor.pid);
+    }
     return null;
   };
 }

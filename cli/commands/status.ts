@@ -89,7 +89,8 @@ async function gather(clients: Clients): Promise<Report> {
   const streams: Stream[] = [];
   if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
   if (!(collector instanceof ControlError)) {
-    for (const { vm, vmState, revision } of collector.vms) {
+    for (const { vm, vmState, revision, problem } of collector.vms) {
+      if (problem !== undefined) problems.push(problem);
       vms.push({ vm, state: vmState, revision });
     }
     stages.push(...stagesOf('host-collector', collector.stages));

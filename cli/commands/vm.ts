@@ -105,12 +105,14 @@ async function addVm(file: string, options: VmOptions, context: CommandContext):
 
 async function listVms(options: VmOptions, context: CommandContext): Promise<void> {
   const { collector } = connectClients(context, options);
-  const { vms } = await collector.get(collectorPaths.vms, vmListAnswerSchema);
+  const { vms, refused } = await collector.get(collectorPaths.vms, vmListAnswerSchema);
+  for (const { reason } of refused) context.output.remark(reason);
   if (options.json === true) {
     for (const descriptor of vms) await context.output.line(JSON.stringify(descriptor));
     return;
   }
   if (vms.length === 0) {
+    if (refused.length > 0) return;
     context.output.remark('no VM is registered; register one with: isobar vm add FILE');
     return;
   }

@@ -18,7 +18,11 @@ export const collectorPaths = {
 /** One descriptor: the answer to GET and POST, and to PUT of its monitoring part. */
 export const vmAnswerSchema = vmDescriptorSchema;
 
-export const vmListAnswerSchema = z.object({ vms: z.array(vmDescriptorSchema) });
+export const vmListAnswerSchema = z.object({
+  vms: z.array(vmDescriptorSchema),
+  /** VMs that are set aside, as this version refuses what is stored of them; `reason` says what to do. */
+  refused: z.array(z.object({ vm: z.string(), revision: z.int(), reason: z.string() })).default([]),
+});
 
 export const collectorStatusSchema = z.looseObject({
   /** Stages that all VMs share. */
@@ -28,6 +32,8 @@ export const collectorStatusSchema = z.looseObject({
       vm: z.string(),
       revision: z.int().positive(),
       vmState: z.string(),
+      /** Why nothing is measured of it, and what to do. */
+      problem: z.string().optional(),
       /** Rows and samples in, deliveries out. */
       origin: stageCountsSchema,
     }),

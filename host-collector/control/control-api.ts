@@ -31,7 +31,7 @@ const statusByCode = {
 /**
  * The collector's control API, served on a unix socket.
  *
- *     GET    /v1/vms                    descriptors
+ *     GET    /v1/vms                    descriptors, and the VMs whose descriptor is refused, with the reason
  *     POST   /v1/vms                    add: a descriptor                           201
  *     GET    /v1/vms/:vm                one descriptor
  *     DELETE /v1/vms/:vm                end its streams and forget it               204
@@ -49,7 +49,7 @@ export function createControlApi(deps: {
 }): Hono {
   const { vms } = deps;
   const api = new Hono();
-  api.get('/v1/vms', (context) => context.json({ vms: vms.list() }));
+  api.get('/v1/vms', (context) => context.json({ vms: vms.list(), refused: vms.refused() }));
   api.post('/v1/vms', async (context) => context.json(await vms.add(await readBody(context)), 201));
   api.get('/v1/vms/:vm', (context) => context.json(vms.read(context.req.param('vm'))));
   api.delete('/v1/vms/:vm', async (context) => {
@@ -60,7 +60,7 @@ export function createControlApi(deps: {
     const parsed = setMonitoringBody.safeParse(await readBody(context));
     if (!parsed.success) throw new BodyError('body-invalid', z.prettifyError(parsed.error));
     const { revision, monitoring } = parsed.data;
-    return context.json(vms.setMonitoring(context.req.param('vm'), revision, monitoring));
+    return context.json(await vms.setMonitoring(context.req.param('vm'), revision, monitoring));
   });
   api.post('/v1/check', async (context) => context.json(checkDescriptor(await readBody(context))));
   api.get('/v1/status', (context) => {

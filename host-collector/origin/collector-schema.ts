@@ -17,6 +17,13 @@ const steps: readonly string[] = [
      vm TEXT NOT NULL, position INTEGER NOT NULL, inputs TEXT NOT NULL,
      PRIMARY KEY (vm, position)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE collector_mark (
+     token TEXT NOT NULL, commits INTEGER NOT NULL, file_id TEXT NOT NULL
+   ) STRICT;
+   ALTER TABLE collector_vm ADD COLUMN is_restored INTEGER NOT NULL DEFAULT 0;
+   CREATE TABLE collector_process (
+     vm TEXT PRIMARY KEY, pid INTEGER NOT NULL, identity TEXT NOT NULL
+   ) STRICT;`,
 ];
 
 /**

@@ -1,3 +1,5 @@
+import { AssertionError } from 'node:assert';
+
 import { z } from 'zod';
 
 import type { Database, Statement } from '../../common/sqlite/database.ts';
@@ -12,8 +14,17 @@ const journalCharsMin = 256 * 1_024;
 const vmRow = z.object({
   snapshot: z.string().nullable(),
   snapshot_position: z.int(),
+  is_restored: z.int(),
 });
 const journalRow = z.object({ position: z.int(), inputs: z.string() });
+
+/** What is durable of one VM's engine. */
+export type StoredEngine =
+  /** `isRestored`: by a copy of the database from before, see StoreMark. */
+  | { readonly kind: 'engine'; readonly engine: SpecifierEngine; readonly isRestored: boolean }
+  | { readonly kind: 'none' }
+  /** This program can't read it; `lostCount` measurements wait in it for the end of their windows, as far as can be told. */
+  | { readonly kind: 'unreadable'; readonly reason: string; readonly lostCount: number };
 
 /**
  * The durable state of one VM's engine: a snapshot and the inputs since. As the engine is deterministic, replaying them
@@ -38,32 +49,38 @@ export class EngineStore {
     );
   }
 
-  /** The engine as of the last commit; null when this VM has none. */
-  load(): SpecifierEngine | null {
+  /** The engine as of the last commit. */
+  load(): StoredEngine {
     const found = this.#database
-      .prepare('SELECT snapshot, snapshot_position FROM collector_vm WHERE vm = ?')
+      .prepare('SELECT snapshot, snapshot_position, is_restored FROM collector_vm WHERE vm = ?')
       .get(this.#vm);
-    if (found === undefined) return null;
+    if (found === undefined) return { kind: 'none' };
     const row = vmRow.parse(found);
-    const engine =
-      row.snapshot === null
-        ? new SpecifierEngine(this.#bounds)
-        : SpecifierEngine.restore(JSON.parse(row.snapshot), this.#bounds);
     this.#position = row.snapshot_position;
     this.#snapshotChars = row.snapshot?.length ?? 0;
     this.#journalChars = 0;
-    const entries = this.#database
-      .prepare(
-        'SELECT position, inputs FROM collector_journal WHERE vm = ? AND position > ? ORDER BY position',
-      )
-      .iterate(this.#vm, row.snapshot_position);
-    for (const entry of entries) {
-      const { position, inputs } = journalRow.parse(entry);
-      for (const input of inputsFromJson(inputs)) engine.apply(input, () => {});
+    const entries = z
+      .array(journalRow)
+      .parse(
+        this.#database
+          .prepare(
+            'SELECT position, inputs FROM collector_journal WHERE vm = ? AND position > ? ORDER BY position',
+          )
+          .all(this.#vm, row.snapshot_position),
+      );
+    for (const { position, inputs } of entries) {
       this.#position = position;
       this.#journalChars += inputs.length;
     }
-    return engine;
+    const texts = entries.map(({ inputs }) => inputs);
+    try {
+      const engine = replay(row.snapshot, texts, this.#bounds);
+      return { kind: 'engine', engine, isRestored: row.is_restored === 1 };
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      const lostCount = countWaiting(row.snapshot) + countTaken(texts);
+      return { kind: 'unreadable', reason: error.message, lostCount };
+    }
   }
 
   /** Writes what `engine` was moved by, or all of it when the journal is long. Within the caller's transaction. */
@@ -85,7 +102,7 @@ export class EngineStore {
       .prepare(
         `INSERT INTO collector_vm (vm, snapshot, snapshot_position) VALUES (?, ?, ?)
          ON CONFLICT (vm) DO UPDATE SET snapshot = excluded.snapshot,
-           snapshot_position = excluded.snapshot_position`,
+           snapshot_position = excluded.snapshot_position, is_restored = 0`,
       )
       .run(this.#vm, json, this.#position);
     this.#database.prepare('DELETE FROM collector_journal WHERE vm = ?').run(this.#vm);
@@ -97,5 +114,83 @@ export class EngineStore {
   remove(): void {
     this.#database.prepare('DELETE FROM collector_vm WHERE vm = ?').run(this.#vm);
     this.#database.prepare('DELETE FROM collector_journal WHERE vm = ?').run(this.#vm);
+  }
+}
+
+function replay(
+  snapshot: string | null,
+  journal: readonly string[],
+  bounds: EngineBounds,
+): SpecifierEngine {
+  const engine =
+    snapshot === null
+      ? new SpecifierEngine(bounds)
+      : SpecifierEngine.restore(JSON.parse(snapshot), bounds);
+  for (const inputs of journal) {
+    for (const input of inputsFromJson(inputs)) engine.apply(input, () => {});
+  }
+  return engine;
+}
+
+/** What reading a state of another program, or a damaged one, ends with; not what the database itself says. */
+function isUnreadable(error: unknown): error is Error {
+  return (
+    error instanceof z.ZodError || error instanceof SyntaxError || error instanceof AssertionError
+  );
+}
+
+/** The parts of a state that tell how much waits in it, whatever else it holds. */
+const waitingState = z.object({
+  runs: z.array(
+    z.object({
+      pending: z.array(z.tuple([z.unknown(), z.array(z.unknown())])).default([]),
+      windows: z
+        .array(
+          z.object({
+            isClosed: z.boolean(),
+            contents: z.array(
+              z.object({
+                aggregate: z.object({ count: z.int() }).nullable(),
+                measurements: z.array(z.unknown()),
+              }),
+            ),
+          }),
+        )
+        .default([]),
+    }),
+  ),
+});
+const takenInputs = z.array(z.looseObject({ measurements: z.array(z.unknown()).default([]) }));
+
+function countWaiting(snapshot: string | null): number {
+  const parsed = waitingState.safeParse(parseJson(snapshot));
+  let count = 0;
+  for (const { pending, windows } of parsed.data?.runs ?? []) {
+    for (const [, measurements] of pending) count += measurements.length;
+    for (const { contents } of windows.filter(({ isClosed }) => !isClosed)) {
+      for (const { aggregate, measurements } of contents) {
+        count += (aggregate?.count ?? 0) + measurements.length;
+      }
+    }
+  }
+  return count;
+}
+
+function countTaken(journal: readonly string[]): number {
+  let count = 0;
+  for (const text of journal) {
+    for (const { measurements } of takenInputs.safeParse(parseJson(text)).data ?? []) {
+      count += measurements.length;
+    }
+  }
+  return count;
+}
+
+function parseJson(text: string | null): unknown {
+  try {
+    return text === null ? null : JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
   }
 }

@@ -1,3 +1,5 @@
+import assert from 'node:assert';
+
 import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -11,6 +13,7 @@ import { engineBoundsDefault, type EngineBounds } from '../specifiers/engine-bou
 import type { GuestListener, GuestRowBatch } from '../vm/guest-listener.ts';
 import type { AtCrashPoint } from './crash-point.ts';
 import { OriginError } from './origin-error.ts';
+import type { StoreMark } from './store-mark.ts';
 import { VmOrigin, type OriginEvent } from './vm-origin.ts';
 
 export interface OriginOptions {
@@ -31,6 +34,8 @@ export interface OriginDeps {
   readonly forwarder: FrameForwarder;
   readonly clock: Clock;
   readonly log: Log;
+  /** Absent: an older database in the place of this one is not noticed. */
+  readonly mark?: StoreMark;
   readonly atCrashPoint?: AtCrashPoint;
 }
 
@@ -85,6 +90,12 @@ export class Origin implements Service {
   }
 
   start(): Promise<void> {
+    if (this.#deps.mark?.open() === true) {
+      this.#deps.log.warn('collector-database-restored', {
+        effect:
+          'each VM begins a new epoch; rows since the copy are delivered again as far as guests have them',
+      });
+    }
     this.#isRunning = true;
     return Promise.resolve();
   }
@@ -100,6 +111,7 @@ export class Origin implements Service {
       for (const { origin } of this.#members.values()) origin.snapshot();
     });
     fold.immediate();
+    this.#deps.mark?.close();
     for (const member of this.#members.values()) rejectAll(member, stoppedError());
     this.#members.clear();
     return Promise.resolve();
@@ -107,15 +119,18 @@ export class Origin implements Service {
 
   /** Begins, or goes on with, the streams of a VM. Durable on return. */
   add(descriptor: VmDescriptor): void {
-    const { database, clock } = this.#deps;
-    const origin = new VmOrigin(this.#deps, descriptor, this.#options.engineBounds);
-    const open = database.transaction((): readonly EncodedFrame[] => {
-      origin.load();
-      const frames = origin.open(descriptor, clock.wallUs());
+    const { clock, log } = this.#deps;
+    const origin = this.#makeVmOrigin(descriptor.id);
+    const frames = this.#append(() => {
+      const stored = origin.load();
+      if (stored.kind === 'unreadable') {
+        const { reason, lostCount } = stored;
+        log.error('engine-state-unreadable', { vm: descriptor.id, reason, lostCount });
+      }
+      const opened = origin.open(descriptor, clock.wallUs(), stored);
       origin.writeState();
-      return frames;
+      return opened;
     });
-    const frames = open.immediate();
     this.#members.set(descriptor.id, {
       origin,
       inbox: [],
@@ -133,15 +148,15 @@ export class Origin implements Service {
     this.#put(descriptor.id, { kind: 'plan', descriptor });
   }
 
-  /** Ends a VM's streams in order and forgets its state. Durable on return. */
+  /** Ends a VM's streams in order and forgets its state, also of one that was not added. Durable on return. */
   remove(vm: VmId): void {
     const member = this.#members.get(vm);
-    if (member === undefined) return;
-    this.#commit();
+    if (member !== undefined) this.#commit();
     this.#members.delete(vm);
-    const close = this.#deps.database.transaction(() => member.origin.close());
-    this.#deps.forwarder.forward(close.immediate());
-    rejectAll(member, stoppedError());
+    const origin = member?.origin ?? this.#makeVmOrigin(vm);
+    const frames = this.#append(() => origin.close());
+    if (frames.length > 0) this.#deps.forwarder.forward(frames);
+    if (member !== undefined) rejectAll(member, stoppedError());
   }
 
   /** Takes what the host itself measured, all of one time. */
@@ -192,6 +207,23 @@ export class Origin implements Service {
 
   vmState(vm: VmId): VmState {
     return this.#members.get(vm)?.vmState ?? 'unknown';
+  }
+
+  #makeVmOrigin(vm: VmId): VmOrigin {
+    return new VmOrigin(this.#deps, vm, this.#options.engineBounds);
+  }
+
+  /** One transaction that appends frames, outside the commits of what arrives. */
+  #append(work: () => readonly EncodedFrame[]): readonly EncodedFrame[] {
+    const { database, mark } = this.#deps;
+    const transaction = database.transaction(() => {
+      const frames = work();
+      if (frames.length > 0) mark?.count();
+      return frames;
+    });
+    const frames = transaction.immediate();
+    if (frames.length > 0) mark?.committed();
+    return frames;
   }
 
   #takeRows(vm: VmId, batch: GuestRowBatch): Promise<void> {
@@ -256,6 +288,7 @@ export class Origin implements Service {
       this.#undo(members, cause);
       return;
     }
+    if (members.some(({ origin }) => origin.hasFrames)) this.#deps.mark?.committed();
     this.#atCrashPoint('committed');
     for (const member of members) {
       const frames = member.origin.takeFrames();
@@ -283,6 +316,7 @@ export class Origin implements Service {
     }
     this.#atCrashPoint('frames-appended');
     for (const member of members) member.origin.writeState();
+    if (members.some(({ origin }) => origin.hasFrames)) this.#deps.mark?.count();
     this.#atCrashPoint('state-written');
   }
 
@@ -298,7 +332,8 @@ export class Origin implements Service {
       // Rows come again by themselves; a plan, a generation or a watermark must not be forgotten.
       member.inbox = member.inbox.filter(({ kind }) => keptKinds.has(kind));
       member.nextStatusMs = this.#deps.clock.monotonicMs() + this.#options.statusIntervalMs;
-      member.origin.load();
+      const { kind } = member.origin.load();
+      assert(kind === 'engine', 'what was written can be read');
       rejectAll(member, error);
     }
   }

@@ -3,7 +3,7 @@ import { StageCounters, type StageCounts } from '../../common/runtime/stage-coun
 import type { Database } from '../../common/sqlite/database.ts';
 import type { Delivery, Measurement } from '../../common/wire/delivery.ts';
 import type { EncodedFrame, FrameRecord, StreamId, VmState } from '../../common/wire/frame.ts';
-import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
+import type { VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
 import type { EngineBounds } from '../specifiers/engine-bounds.ts';
 import {
   SpecifierEngine,
@@ -19,7 +19,7 @@ import {
 } from '../vm/guest-listener.ts';
 import { RowMeasurements } from '../vm/row-measurements.ts';
 import { CursorStore } from './cursor-store.ts';
-import { EngineStore } from './engine-store.ts';
+import { EngineStore, type StoredEngine } from './engine-store.ts';
 import { FramePacker, VisibleDeliveries } from './frame-packer.ts';
 
 /** What waits for the next commit, in the order of arrival. */
@@ -50,22 +50,23 @@ export class VmOrigin {
   /** Inputs of this commit that leave something behind in the engine. */
   #inputs: EngineInput[] = [];
   #frames: EncodedFrame[] = [];
-  #isPlanChanged = false;
+  /** The plan has changed, or what is stored is not what the journal goes on from. */
+  #isSnapshotDue = false;
   /** The epoch that a change of generation opened last. */
   #freshEpochNumber = -1;
 
   constructor(
     deps: { readonly database: Database; readonly appender: FrameAppender },
-    descriptor: VmDescriptor,
+    vm: VmId,
     bounds: EngineBounds,
   ) {
     this.#appender = deps.appender;
     this.#bounds = bounds;
-    this.#dataStream = { vm: descriptor.id, kind: 'data' };
-    this.#statusStream = { vm: descriptor.id, kind: 'status' };
-    this.#engineStore = new EngineStore(deps.database, descriptor.id, bounds);
-    this.#cursorStore = new CursorStore(deps.database, descriptor.id);
-    this.#visible = new VisibleDeliveries(descriptor.monitoring.visibleToIntermediaries);
+    this.#dataStream = { vm, kind: 'data' };
+    this.#statusStream = { vm, kind: 'status' };
+    this.#engineStore = new EngineStore(deps.database, vm, bounds);
+    this.#cursorStore = new CursorStore(deps.database, vm);
+    this.#visible = new VisibleDeliveries([]);
     this.#engine = new SpecifierEngine(bounds);
   }
 
@@ -91,23 +92,37 @@ export class VmOrigin {
     return this.#engine.isMovedBy(timeUs - uncertaintyUs);
   }
 
-  /** Reads what is durable: at start, and after a commit that failed. */
-  load(): void {
-    this.#engine = this.#engineStore.load() ?? new SpecifierEngine(this.#bounds);
+  /** Reads what is durable: at start, and after a commit that failed. An engine that can't be read begins anew. */
+  load(): StoredEngine {
+    const stored = this.#engineStore.load();
+    this.#engine = stored.kind === 'engine' ? stored.engine : new SpecifierEngine(this.#bounds);
     for (const area of guestAreas) this.#cursors[area] = this.#cursorStore.read(area);
     this.#reportedLostCount = this.#lostCount();
     this.#inputs = [];
     this.#frames = [];
+    return stored;
   }
 
-  /** Opens the epochs of a VM that has none; the engine's state being gone though frames exist opens one too. */
-  open(descriptor: VmDescriptor, nowUs: number): readonly EncodedFrame[] {
+  /**
+   * Opens the epochs of a VM that has none. The engine's state being gone though frames exist, or being that of an older
+   * database, opens one too.
+   */
+  open(descriptor: VmDescriptor, nowUs: number, stored: StoredEngine): readonly EncodedFrame[] {
     const isNew = this.#engine.descriptorRevision === 0;
+    const isRestored = stored.kind === 'engine' && stored.isRestored;
     for (const stream of [this.#dataStream, this.#statusStream]) {
       const hasEpoch = this.#appender.head(stream) !== undefined;
       if (!hasEpoch) this.#openEpoch(stream, 'created');
-      else if (isNew) this.#openEpoch(stream, 'store-lost');
+      else if (isNew || isRestored) this.#openEpoch(stream, 'store-lost');
     }
+    if (stored.kind === 'unreadable' && stored.lostCount > 0) {
+      this.#counters.dropped += stored.lostCount;
+      const reason = 'the state of windows and predicates could not be read after a restart';
+      const records = [guestLost(stored.lostCount, reason)];
+      this.#frames.push(this.#appender.append(this.#dataStream, records));
+    }
+    // Replaces what could not be read, and ends that it counts as restored.
+    this.#isSnapshotDue = isRestored;
     const events: OriginEvent[] = isNew ? [] : [{ kind: 'resumed' }];
     this.commitEvents([...events, { kind: 'plan', descriptor }], nowUs);
     return this.takeFrames();
@@ -143,15 +158,19 @@ export class VmOrigin {
 
   /** Writes the engine's part; after the frames, in the same transaction. */
   writeState(): void {
-    if (this.#isPlanChanged) this.#engineStore.snapshot(this.#engine);
+    if (this.#isSnapshotDue) this.#engineStore.snapshot(this.#engine);
     else if (this.#inputs.length > 0) this.#engineStore.write(this.#engine, this.#inputs);
-    this.#isPlanChanged = false;
+    this.#isSnapshotDue = false;
     this.#inputs = [];
   }
 
   /** Folds the journal, so that the next start replays nothing. */
   snapshot(): void {
     this.#engineStore.snapshot(this.#engine);
+  }
+
+  get hasFrames(): boolean {
+    return this.#frames.length > 0;
   }
 
   /** Frames appended since the last call, in order of seq for each stream. */
@@ -278,7 +297,7 @@ export class VmOrigin {
       latenessMaxMs: descriptor.monitoring.latenessMaxMs,
     };
     this.#apply({ kind: 'plan', plan, nowUs }, emit, true);
-    this.#isPlanChanged = true;
+    this.#isSnapshotDue = true;
   }
 
   #apply(input: EngineInput, emit: (delivery: Delivery) => void, isKept: boolean): void {

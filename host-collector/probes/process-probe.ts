@@ -5,6 +5,7 @@ import type { DataPoint } from '../../common/wire/data-point.ts';
 import { readControlGroup, type ControlGroupFacts } from './control-group.ts';
 import { CumulativeCounters } from './cumulative-counters.ts';
 import { infraDataPoints, type Probe, type ProbeReading } from './probe.ts';
+import type { ProcessMemory } from './process-memory.ts';
 import {
   countCpus,
   kernelRoots,
@@ -31,12 +32,19 @@ export class ProcessProbe implements Probe {
   readonly #clock: Clock;
   readonly #received = new CumulativeCounters();
   readonly #sent = new CumulativeCounters();
-  /** The process's start in ticks since boot: a process with another one has only got the same number. */
-  #startTicks: number | null = null;
+  readonly #memory: ProcessMemory | null;
+  /** The machine's boot and the process's start in ticks since: one with another has only got the same number. */
+  #identity: string | null = null;
   #lastCpu: { readonly timeUs: number; readonly atMs: number } | null = null;
 
-  constructor(deps: { readonly clock: Clock }, pid: number, roots: KernelRoots = kernelRoots) {
+  /** Without `memory`, whatever process has the number at the first reading is the one. */
+  constructor(
+    deps: { readonly clock: Clock; readonly memory?: ProcessMemory },
+    pid: number,
+    roots: KernelRoots = kernelRoots,
+  ) {
     this.#clock = deps.clock;
+    this.#memory = deps.memory ?? null;
     this.#pid = pid;
     this.#roots = roots;
   }
@@ -44,8 +52,7 @@ export class ProcessProbe implements Probe {
   read(): ProbeReading {
     const stat = parseStat(readKernelFile(this.#path('stat')) ?? '');
     if (stat === null || stat.state === 'Z' || stat.state === 'X') return { kind: 'vanished' };
-    this.#startTicks ??= stat.startTicks;
-    if (stat.startTicks !== this.#startTicks) return { kind: 'vanished' };
+    if (!this.#isSame(stat)) return { kind: 'vanished' };
 
     const values = new Map<DataPoint, number>();
     const group = readControlGroup(this.#roots, this.#pid);
@@ -56,6 +63,16 @@ export class ProcessProbe implements Probe {
     setIfKnown(values, infraDataPoints.diskWrittenBytes, io.get('write_bytes'));
     this.#readNetwork(values);
     return { kind: 'values', isSuspended: stat.state === 'T' || stat.state === 't', values };
+  }
+
+  #isSame({ startTicks }: ProcessStat): boolean {
+    const bootId = readKernelFile(`${this.#roots.proc}/sys/kernel/random/boot_id`)?.trim() ?? '';
+    const identity = `${bootId} ${startTicks}`;
+    if (this.#identity === null) {
+      this.#identity = this.#memory?.recall(this.#pid) ?? identity;
+      this.#memory?.remember(this.#pid, this.#identity);
+    }
+    return identity === this.#identity;
   }
 
   #readCpu(timeUs: number, group: ControlGroupFacts, values: Map<DataPoint, number>): void {

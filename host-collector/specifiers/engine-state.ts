@@ -19,12 +19,15 @@ const dataPoint = z.string().transform((text, context) => {
   return parsed ?? z.NEVER;
 });
 
-const numeric = z.union([finite, z.strictObject({ integer: z.string() })]);
+/** A double has at most 309 digits. Integers have 64 bits now; medians of earlier programs could have more. */
+const integer = z.strictObject({ integer: z.string().regex(/^-?\d{1,309}$/) });
+const numeric = z.union([finite, integer]);
+export type NumericState = z.output<typeof numeric>;
 const value = z.union([
   finite,
   z.string(),
   z.null(),
-  z.strictObject({ integer: z.string().regex(/^-?\d{1,20}$/) }),
+  integer,
   z.strictObject({ bytes: z.base64() }),
 ]);
 export type ValueState = z.output<typeof value>;
@@ -149,8 +152,15 @@ export function valueToState(plain: Value): ValueState {
 
 export function valueFromState(state: ValueState): Value {
   if (typeof state !== 'object' || state === null) return state;
-  if ('integer' in state) return BigInt(state.integer);
+  if ('integer' in state) return numericFromState(state);
   return new Uint8Array(Buffer.from(state.bytes, 'base64'));
+}
+
+/** The nearest number stands for an integer beyond 64 bits, as it does in deliveries. */
+export function numericFromState(state: NumericState): number | bigint {
+  if (typeof state === 'number') return state;
+  const exact = BigInt(state.integer);
+  return BigInt.asIntN(64, exact) === exact ? exact : Number(exact);
 }
 
 /** A bound as JSON; either infinity becomes null, and the reader knows which it was. */

@@ -1,11 +1,13 @@
 import type { Measurement } from '../../common/wire/delivery.ts';
 import type { AggregateState } from './aggregate.ts';
 import {
+  numericFromState,
   valueFromState,
   valueToState,
   type AggregateJson,
   type JudgeJson,
   type MeasurementState,
+  type NumericState,
 } from './engine-state.ts';
 import type { JudgeState } from './predicate-judge.ts';
 
@@ -62,12 +64,6 @@ export function aggregateFromState(state: AggregateJson): AggregateState {
   };
 }
 
-type NumericJson = NonNullable<AggregateJson['extreme']>;
-
-function numericToState(value: number | bigint): NumericJson {
+function numericToState(value: number | bigint): NumericState {
   return typeof value === 'bigint' ? { integer: value.toString() } : value;
-}
-
-function numericFromState(state: NumericJson): number | bigint {
-  return typeof state === 'number' ? state : BigInt(state.integer);
 }

@@ -5,6 +5,7 @@ import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import {
   vmDescriptorSchema,
+  vmIdSchema,
   type VmDescriptor,
   type VmId,
 } from '../../common/wire/vm-descriptor.ts';
@@ -30,10 +31,22 @@ export class DescriptorError extends OperatingError<DescriptorErrorCode> {
 /** VMs of one collector; one more is refused. */
 export const vmsMax = 10_000;
 
-const documentRow = z.object({ document: z.string() });
-const documentRows = z.array(documentRow);
+const storedRow = z.object({ vm: vmIdSchema, revision: z.int(), document: z.string() });
+type StoredRow = z.output<typeof storedRow>;
+const storedRows = z.array(storedRow);
 
-/** The VM descriptors of this host, durable. Changes are compare-and-set on the revision. */
+/** A VM whose stored descriptor this version refuses: it is set aside, and nothing is measured of it until it is changed. */
+export interface RefusedDescriptor {
+  readonly vm: VmId;
+  readonly revision: number;
+  /** Every problem, and what to do. */
+  readonly reason: string;
+}
+
+/**
+ * The VM descriptors of this host, durable. Changes are compare-and-set on the revision. What another version stored
+ * and this one refuses stays as it is, apart from the others.
+ */
 export class DescriptorStore {
   readonly #database: Database;
 
@@ -41,26 +54,33 @@ export class DescriptorStore {
     this.#database = database;
   }
 
-  /** Ascending by id. @throws DescriptorError `descriptor-invalid` when another version stored what this one refuses. */
+  /** Those that this version takes, ascending by id. */
   list(): readonly VmDescriptor[] {
-    const rows = documentRows.parse(
-      this.#database.prepare('SELECT document FROM collector_descriptor ORDER BY vm').all(),
-    );
-    return rows.map(({ document }) => readStored(document));
+    return this.#rows().flatMap((row) => {
+      const read = readStored(row);
+      return read instanceof DescriptorError ? [] : [read];
+    });
   }
 
-  /** @throws DescriptorError `vm-unknown`, `descriptor-invalid` as {@link list}. */
+  /** Those that this version refuses, ascending by id. */
+  refused(): readonly RefusedDescriptor[] {
+    return this.#rows().flatMap((row): RefusedDescriptor[] => {
+      const read = readStored(row);
+      const { vm, revision } = row;
+      return read instanceof DescriptorError ? [{ vm, revision, reason: read.message }] : [];
+    });
+  }
+
+  /** @throws DescriptorError `vm-unknown`; `descriptor-invalid` when this version refuses what another one stored. */
   read(vm: string): VmDescriptor {
-    const found = this.#database
-      .prepare('SELECT document FROM collector_descriptor WHERE vm = ?')
-      .get(vm);
-    if (found === undefined) {
-      throw new DescriptorError(
-        'vm-unknown',
-        `there is no VM ${vm}: isobar vm list shows those there are`,
-      );
-    }
-    return readStored(documentRow.parse(found).document);
+    const read = readStored(this.#row(vm));
+    if (read instanceof DescriptorError) throw read;
+    return read;
+  }
+
+  /** The id of a VM that is here, refused or not. @throws DescriptorError `vm-unknown`. */
+  find(vm: string): VmId {
+    return this.#row(vm).vm;
   }
 
   /**
@@ -70,10 +90,11 @@ export class DescriptorStore {
   add(document: unknown): VmDescriptor {
     const descriptor = checkDescriptor(document);
     const add = this.#database.transaction((): VmDescriptor => {
-      const known = this.list();
-      const same = known.find(({ id }) => id === descriptor.id);
+      const known = this.#rows();
+      const same = known.find(({ vm }) => vm === descriptor.id);
       if (same !== undefined) {
-        if (JSON.stringify(same) === JSON.stringify(descriptor)) return same;
+        const read = readStored(same);
+        if (JSON.stringify(read) === JSON.stringify(descriptor)) return descriptor;
         throw new DescriptorError(
           'vm-exists',
           `VM ${descriptor.id} exists with revision ${same.revision}: change its monitoring, or remove it first`,
@@ -90,30 +111,53 @@ export class DescriptorStore {
 
   /**
    * Replaces the monitoring part, provided that the descriptor still has `expectedRevision`; the new one is one higher.
+   * So a descriptor that is refused for its monitoring part becomes one that is not.
    * @throws DescriptorError `vm-unknown`, `revision-conflict`, `descriptor-invalid` with all problems.
    */
   setMonitoring(vm: string, expectedRevision: number, monitoring: unknown): VmDescriptor {
     const change = this.#database.transaction((): VmDescriptor => {
-      const before = this.read(vm);
+      const before = this.#row(vm);
       if (before.revision !== expectedRevision) {
         throw new DescriptorError(
           'revision-conflict',
           `VM ${vm} has revision ${before.revision}, not ${expectedRevision}: read it again and repeat the change`,
         );
       }
-      const after = checkDescriptor({ ...before, monitoring, revision: before.revision + 1 });
+      const document = storedDocument(before.document);
+      const revision = before.revision + 1;
+      const after = checkDescriptor({ ...document, monitoring, revision });
       this.#write(after);
       return after;
     });
     return change.immediate();
   }
 
-  /** @throws DescriptorError `vm-unknown`. */
+  /** With it goes what is remembered of its hypervisor. @throws DescriptorError `vm-unknown`. */
   remove(vm: VmId): void {
+    this.#database.prepare('DELETE FROM collector_process WHERE vm = ?').run(vm);
     const { changes } = this.#database
       .prepare('DELETE FROM collector_descriptor WHERE vm = ?')
       .run(vm);
     if (changes === 0) throw new DescriptorError('vm-unknown', `there is no VM ${vm}`);
+  }
+
+  #rows(): readonly StoredRow[] {
+    return storedRows.parse(
+      this.#database
+        .prepare('SELECT vm, revision, document FROM collector_descriptor ORDER BY vm')
+        .all(),
+    );
+  }
+
+  #row(vm: string): StoredRow {
+    const found = this.#database
+      .prepare('SELECT vm, revision, document FROM collector_descriptor WHERE vm = ?')
+      .get(vm);
+    if (found !== undefined) return storedRow.parse(found);
+    throw new DescriptorError(
+      'vm-unknown',
+      `there is no VM ${vm}: isobar vm list shows those there are`,
+    );
   }
 
   #write(descriptor: VmDescriptor): void {
@@ -141,15 +185,31 @@ export function checkDescriptor(document: unknown): VmDescriptor {
   );
 }
 
-function readStored(text: string): VmDescriptor {
-  const document: unknown = JSON.parse(text);
+/** The error has every problem, and what to do. */
+function readStored(row: StoredRow): VmDescriptor | DescriptorError {
+  const document = storedDocument(row.document);
   const parsed = vmDescriptorSchema.safeParse(document);
   if (parsed.success) return parsed.data;
   const problems = problemsOf(parsed.error, document);
   const lines = [
-    'a stored VM descriptor is refused by this version: change it, or remove the VM, with the version that stored it',
-    `  ${text.slice(0, 200)}`,
+    `VM ${row.vm} is set aside: this version refuses its stored descriptor (revision ${row.revision})`,
     ...problems.map((problem) => formatProblem(problem)),
+    `Give it another monitoring part with isobar vm set-monitoring ${row.vm} FILE --revision ${row.revision}, ` +
+      `or remove it with isobar vm remove ${row.vm} and add it again`,
+    `What is stored: ${row.document.slice(0, storedCharsShownMax)}`,
   ];
-  throw new DescriptorError('descriptor-invalid', lines.join('\n'), problems);
+  return new DescriptorError('descriptor-invalid', lines.join('\n'), problems);
+}
+
+const storedCharsShownMax = 200;
+
+/** Nothing of it when it is no document at all: then every field that must be there is missing. */
+function storedDocument(text: string): object {
+  try {
+    const document: unknown = JSON.parse(text);
+    return typeof document === 'object' && document !== null ? document : {};
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
 }

@@ -1,12 +1,13 @@
 import type { Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
-import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { VmState } from '../../common/wire/frame.ts';
 import type { ProbeDescriptor, VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
 import type { Origin } from '../origin/origin.ts';
 import { ProbeSchedule, probeIntervalMs } from '../probes/probe-schedule.ts';
 import type { Probe, ProbeReading } from '../probes/probe.ts';
-import type { DescriptorStore } from './descriptor-store.ts';
+import type { DescriptorStore, RefusedDescriptor } from './descriptor-store.ts';
 import type { GuestListener } from './guest-listener.ts';
 
 /** Makes the client of a VM's guest channel; it dials, resumes and retries by itself until stopped. */
@@ -22,12 +23,15 @@ export interface GuestClient extends Service {
 }
 
 /** Makes the probe that a descriptor asks for; null for none. */
-export type ProbeFactory = (descriptor: ProbeDescriptor) => Probe | null;
+export type ProbeFactory = (descriptor: ProbeDescriptor, vm: VmId) => Probe | null;
 
 export interface VmStatus {
   readonly vm: VmId;
   readonly revision: number;
-  readonly vmState: VmState;
+  /** set-aside: its descriptor is refused, and nothing is measured of it. */
+  readonly vmState: VmState | 'set-aside';
+  /** Why it is set aside, and what to do. */
+  readonly problem?: string;
   /** Rows and samples in, deliveries out; dropped: what the guest or the engine had to give up. */
   readonly origin: StageCounts;
   /** The guest channel's client; null without a guest. */
@@ -45,6 +49,7 @@ export class VmSupervisor implements Service {
   readonly #store: DescriptorStore;
   readonly #origin: Origin;
   readonly #clock: Clock;
+  readonly #log: Log;
   readonly #makeGuest: GuestClientFactory;
   readonly #makeProbe: ProbeFactory;
   readonly #probeIntervalMinMs: number;
@@ -55,6 +60,7 @@ export class VmSupervisor implements Service {
       readonly store: DescriptorStore;
       readonly origin: Origin;
       readonly clock: Clock;
+      readonly log: Log;
       readonly makeGuest: GuestClientFactory;
       readonly makeProbe: ProbeFactory;
     },
@@ -63,12 +69,16 @@ export class VmSupervisor implements Service {
     this.#store = deps.store;
     this.#origin = deps.origin;
     this.#clock = deps.clock;
+    this.#log = deps.log;
     this.#makeGuest = deps.makeGuest;
     this.#makeProbe = deps.makeProbe;
     this.#probeIntervalMinMs = options.probeIntervalMinMs;
   }
 
   async start(): Promise<void> {
+    for (const { vm, revision, reason } of this.#store.refused()) {
+      this.#log.error('vm-set-aside', { vm, revision, reason });
+    }
     for (const descriptor of this.#store.list()) await this.#run(descriptor);
   }
 
@@ -83,9 +93,17 @@ export class VmSupervisor implements Service {
     return descriptor;
   }
 
-  /** @throws DescriptorError as {@link DescriptorStore.setMonitoring} does. */
-  setMonitoring(vm: string, expectedRevision: number, monitoring: unknown): VmDescriptor {
+  /** Runs a VM that was set aside. @throws DescriptorError as {@link DescriptorStore.setMonitoring} does. */
+  async setMonitoring(
+    vm: string,
+    expectedRevision: number,
+    monitoring: unknown,
+  ): Promise<VmDescriptor> {
     const descriptor = this.#store.setMonitoring(vm, expectedRevision, monitoring);
+    if (!this.#running.has(descriptor.id)) {
+      await this.#run(descriptor);
+      return descriptor;
+    }
     this.#origin.update(descriptor);
     const { specifiers } = descriptor.monitoring;
     const intervalMs = probeIntervalMs(specifiers, this.#probeIntervalMinMs);
@@ -95,7 +113,7 @@ export class VmSupervisor implements Service {
 
   /** Ends the VM's streams. @throws DescriptorError `vm-unknown`. */
   async remove(vm: string): Promise<void> {
-    const { id } = this.#store.read(vm);
+    const id = this.#store.find(vm);
     await this.#halt(id);
     this.#origin.remove(id);
     this.#store.remove(id);
@@ -105,23 +123,36 @@ export class VmSupervisor implements Service {
     return this.#store.list();
   }
 
+  refused(): readonly RefusedDescriptor[] {
+    return this.#store.refused();
+  }
+
   read(vm: string): VmDescriptor {
     return this.#store.read(vm);
   }
 
   status(): readonly VmStatus[] {
-    return this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
+    const setAside = this.#store.refused().map(({ vm, revision, reason }): VmStatus => ({
+      vm,
+      revision,
+      vmState: 'set-aside',
+      problem: reason,
+      origin: new StageCounters().snapshot(),
+      guest: null,
+    }));
+    const running = this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
       const origin = this.#origin.counts(id);
       if (origin === undefined) return [];
       const guest = this.#running.get(id)?.guest?.counts ?? null;
       return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin, guest }];
     });
+    return [...running, ...setAside];
   }
 
   async #run(descriptor: VmDescriptor): Promise<void> {
     const { id, guest, probe, monitoring } = descriptor;
     this.#origin.add(descriptor);
-    const source = this.#makeProbe(probe);
+    const source = this.#makeProbe(probe, id);
     const schedule =
       source === null
         ? null

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { openDatabase, type Database } from '../../../common/sqlite/database.ts';
 import type { EncodedFrame, FrameRecord } from '../../../common/wire/frame.ts';
-import { vmDescriptorSchema } from '../../../common/wire/vm-descriptor.ts';
+import { vmDescriptorSchema, type VmDescriptor } from '../../../common/wire/vm-descriptor.ts';
 import { migrateCollector } from '../../../host-collector/origin/collector-schema.ts';
 import { Origin } from '../../../host-collector/origin/origin.ts';
 import type { GuestListener, GuestRowBatch } from '../../../host-collector/vm/guest-listener.ts';
@@ -26,7 +26,10 @@ interface Fixture {
   readonly records: (kind: 'data' | 'status') => FrameRecord[];
 }
 
-async function start(database = openDatabase(':memory:')): Promise<Fixture> {
+async function start(
+  database = openDatabase(':memory:'),
+  vm: VmDescriptor = descriptor,
+): Promise<Fixture> {
   migrateCollector(database);
   const clock = new ManualClock();
   const table = new FrameTable(database);
@@ -39,7 +42,7 @@ async function start(database = openDatabase(':memory:')): Promise<Fixture> {
     log: silentLog,
   });
   await origin.start();
-  origin.add(descriptor);
+  origin.add(vm);
   const guest = origin.guestListener(descriptor.id);
   if (guest === undefined) throw new Error('the VM was added');
   const records = (kind: 'data' | 'status'): FrameRecord[] =>
@@ -194,5 +197,79 @@ describe('Origin', () => {
     const opened = third.records('data').filter(({ kind }) => kind === 'epoch-opened');
     expect(opened).toMatchObject([{ reason: 'created' }, { reason: 'store-lost' }]);
     await third.origin.stop();
+  });
+
+  const windowed = vmDescriptorSchema.parse({
+    ...descriptor,
+    monitoring: {
+      specifiers: [
+        { id: 'median', dataPoints: 'kpi/**', format: 'median', deliveryIntervalMs: 10_000 },
+      ],
+    },
+  });
+
+  test.each([
+    ['damaged', "UPDATE collector_vm SET snapshot = substr(snapshot, 1, 400) || '!'", 0],
+    [
+      'of another version',
+      `UPDATE collector_vm SET snapshot = replace(snapshot, '"version":1', '"version":0')`,
+      3,
+    ],
+    [
+      'with a specifier that newer rules refuse',
+      "UPDATE collector_vm SET snapshot = replace(snapshot, 'kpi/**', 'kpis/**')",
+      3,
+    ],
+  ])(
+    'an engine state that is %s begins anew in a new epoch, and what waited in it is counted as lost, as far as can be told',
+    async (_kind, damage, lostCount) => {
+      const first = await start(openDatabase(':memory:'), windowed);
+      await first.guest.rows(batch('g', 1, 3));
+      await first.origin.stop();
+      first.database.exec(damage);
+      const second = await start(first.database, windowed);
+      const records = second.records('data');
+      expect(records.filter(({ kind }) => kind === 'epoch-opened')).toMatchObject([
+        { reason: 'created' },
+        { reason: 'store-lost' },
+      ]);
+      const lost = records.filter(({ kind }) => kind === 'lost');
+      expect(lost).toMatchObject(
+        lostCount === 0 ? [] : [{ count: lostCount, where: 'guest-store' }],
+      );
+      expect(second.origin.counts(descriptor.id)?.dropped).toBe(lostCount);
+      await second.guest.rows(batch('g', 4, 1));
+      await second.origin.stop();
+      const third = await start(first.database, windowed);
+      expect(third.records('data').filter(({ kind }) => kind === 'epoch-opened')).toHaveLength(2);
+      await third.origin.stop();
+    },
+  );
+
+  test('a state with a median beyond 64 bits, as earlier programs wrote it, goes on', async () => {
+    const huge = (2n ** 1_000n).toString();
+    const predicate = { condition: 'changed-by', delta: 1 };
+    const [specifier] = windowed.monitoring.specifiers;
+    const judged = vmDescriptorSchema.parse({
+      ...windowed,
+      monitoring: { specifiers: [{ ...specifier, predicate, deliveryIntervalMs: 1 }] },
+    });
+    const first = await start(openDatabase(':memory:'), judged);
+    await first.guest.rows(batch('g', 1, 3));
+    first.guest.watermark(1_700_000_010_000_000);
+    await first.clock.advance(1);
+    await first.origin.stop();
+    const { changes } = first.database
+      .prepare(`UPDATE collector_vm SET snapshot = replace(snapshot, '"reference":2', ?)`)
+      .run(`"reference":{"integer":"${huge}"}`);
+    expect(changes).toBe(1);
+    expect(first.database.prepare('SELECT snapshot FROM collector_vm').pluck().get()).toContain(
+      huge,
+    );
+    const second = await start(first.database, judged);
+    expect(second.records('data').filter(({ kind }) => kind === 'epoch-opened')).toHaveLength(1);
+    await second.origin.stop();
+    const snapshot = first.database.prepare('SELECT snapshot FROM collector_vm').pluck().get();
+    expect(snapshot).toContain(`"reference":${2 ** 1_000}`);
   });
 });

@@ -6,9 +6,13 @@ import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { SystemClock } from '../../../common/runtime/clock.ts';
+import { openDatabase } from '../../../common/sqlite/database.ts';
 import { infraQuantities } from '../../../common/wire/data-point.ts';
+import { vmIdSchema } from '../../../common/wire/vm-descriptor.ts';
+import { migrateCollector } from '../../../host-collector/origin/collector-schema.ts';
 import { MachineProbe } from '../../../host-collector/probes/machine-probe.ts';
 import { infraDataPoints, type Probe } from '../../../host-collector/probes/probe.ts';
+import { StoredProcessMemory } from '../../../host-collector/probes/process-memory.ts';
 import { ProcessProbe } from '../../../host-collector/probes/process-probe.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
@@ -145,6 +149,28 @@ describe('ProcessProbe', () => {
     expect(probe.read().kind).toBe('values');
     record(directory.path, { [`proc/${pid}/stat`]: processStat('S', 1, 1, 100) });
     expect(probe.read()).toEqual({ kind: 'vanished' });
+  });
+
+  test('over a restart of the collector, a process that got the number meanwhile is another one', () => {
+    using directory = temporaryDirectory();
+    const roots = tree(directory.path);
+    const bootId = 'proc/sys/kernel/random/boot_id';
+    record(directory.path, { [bootId]: 'boot-1\n' });
+    const database = openDatabase(join(directory.path, 'collector.db'));
+    migrateCollector(database);
+    // Each reading is one of a collector that has just started.
+    const readAnew = (vm: string): string => {
+      const memory = new StoredProcessMemory(database, vmIdSchema.parse(vm));
+      return new ProcessProbe({ clock: new ManualClock(), memory }, pid, roots).read().kind;
+    };
+    expect([readAnew('vm1'), readAnew('vm1')]).toEqual(['values', 'values']);
+    record(directory.path, { [`proc/${pid}/stat`]: processStat('S', 1, 1, 100) });
+    expect([readAnew('vm1'), readAnew('vm1')]).toEqual(['vanished', 'vanished']);
+    expect(readAnew('vm2')).toBe('values');
+    // The same number and the same ticks since boot, after another boot of the host.
+    record(directory.path, { [bootId]: 'boot-2\n' });
+    expect(readAnew('vm2')).toBe('vanished');
+    database.close();
   });
 
   test('a process that ends has vanished', async () => {

@@ -93,17 +93,47 @@ describe('DescriptorStore', () => {
     expect(openStore().add({ ...document, monitoring }).revision).toBe(1);
   });
 
-  test('a stored descriptor that this version refuses is an error that says what to do', () => {
+  test.each([
+    ['of a pattern', (text: string) => text.replace('kpi/**', 'kpis/**'), 'dataPoints = "kpis/**"'],
+    ['of damage', () => '{"apiVersion":', 'apiVersion'],
+    ['of an unknown field', (text: string) => `{"colour": 1, ${text.slice(1)}`, 'colour = 1'],
+  ])(
+    'one stored VM descriptor that newer rules refuse is set aside with why and what to do, apart from the others: because %s',
+    (_why, change, problem) => {
+      const database = openDatabase(':memory:');
+      const store = openStore(database);
+      store.add(document);
+      store.add({ ...document, id: 'vm2' });
+      const stored = JSON.stringify(store.read('vm1'));
+      database
+        .prepare("UPDATE collector_descriptor SET document = ? WHERE vm = 'vm1'")
+        .run(change(stored));
+      expect(store.list().map(({ id }) => id)).toEqual(['vm2']);
+      const [refused] = store.refused();
+      expect(refused).toMatchObject({ vm: 'vm1', revision: 1 });
+      expect(refused?.reason).toContain(problem);
+      expect(refused?.reason).toContain('isobar vm set-monitoring vm1 FILE --revision 1');
+      expect(codeOf(() => store.read('vm1'))).toBe('descriptor-invalid');
+      expect(codeOf(() => store.add(document))).toBe('vm-exists');
+      store.remove(store.find('vm1'));
+      expect(store.refused()).toEqual([]);
+      expect(store.add(document).revision).toBe(1);
+    },
+  );
+
+  test('another monitoring part makes a refused descriptor one that is taken, by compare-and-set too', () => {
     const database = openDatabase(':memory:');
     const store = openStore(database);
     store.add(document);
     database.exec(
-      "UPDATE collector_descriptor SET document = replace(document, 'kpi/**', 'kpis/**')",
+      "UPDATE collector_descriptor SET document = replace(document, 'kpi/**', 'infra/cpu/ratio')",
     );
-    expect(codeOf(() => store.list())).toBe('descriptor-invalid');
-    expect(() => store.read('vm1')).toThrow(
-      /with the version that stored it[\s\S]*specifiers\[0\]\.dataPoints = "kpis\/\*\*"/,
+    expect(codeOf(() => store.setMonitoring('vm1', 2, document.monitoring))).toBe(
+      'revision-conflict',
     );
+    store.setMonitoring('vm1', 1, document.monitoring);
+    expect(store.refused()).toEqual([]);
+    expect(store.read('vm1').revision).toBe(2);
   });
 
   test('the committed JSON Schema is current', () => {
