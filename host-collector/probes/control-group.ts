@@ -1,9 +1,9 @@
 import { numbersByName, readKernelFile, type KernelRoots } from './proc-files.ts';
 
-/** What the control groups of a process say; null: no limit, or not told. */
+/** How much the control groups of a process let it use; null: no limit, or not told. */
 export interface ControlGroupFacts {
-  readonly memoryUsedBytes: number | null;
-  readonly memoryLimitBytes: number | null;
+  /** What it could still take before a group is full, page cache that the kernel would give back included. */
+  readonly memoryLeftBytes: number | null;
   /** CPUs that the quota amounts to. */
   readonly cpuLimitCount: number | null;
 }
@@ -11,9 +11,28 @@ export interface ControlGroupFacts {
 /** cgroup v1 says "no limit" with a number of pages close to 2^63. */
 const noLimitFromBytes = 2 ** 60;
 
+/** Files of one version's controllers, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst. */
+interface Files {
+  readonly limit: string;
+  readonly used: string;
+  /** In memory.stat: cache of the group and those below it that was not used lately. */
+  readonly reclaimable: string;
+}
+const v1Files: Files = {
+  limit: 'memory.limit_in_bytes',
+  used: 'memory.usage_in_bytes',
+  reclaimable: 'total_inactive_file',
+};
+const v2Files: Files = {
+  limit: 'memory.max',
+  used: 'memory.current',
+  reclaimable: 'inactive_file',
+};
+
 /**
- * Limits and memory of the control groups that /proc/PID/cgroup names: v2, v1, and hybrids of both. The root group has
- * no limits, and its usage is everybody's, so it tells nothing.
+ * Limits of the control groups that /proc/PID/cgroup names: v2, v1, and hybrids of both. A limit binds everything below
+ * its group, and it is often an outer one that has it (libvirt: that of `machine-qemu.scope`, while QEMU is in
+ * `libvirt/emulator` below), so all up to the root are looked at. The root group has no limits.
  */
 export function readControlGroup(roots: KernelRoots, pid: number): ControlGroupFacts {
   const memberships = (readKernelFile(`${roots.proc}/${pid}/cgroup`) ?? '')
@@ -24,46 +43,60 @@ export function readControlGroup(roots: KernelRoots, pid: number): ControlGroupF
         ? []
         : [{ controllers: (match[1] ?? '').split(','), path: match[2] ?? '/' }];
     });
-  const pathOf = (controller: string): string | null => {
-    const path = memberships.find(({ controllers }) => controllers.includes(controller))?.path;
-    return path === undefined || path === '/' ? null : path;
-  };
-  const unified = pathOf('');
-  const memory = pathOf('memory');
-  const cpu = pathOf('cpu');
-  const v2 = unified === null ? null : readUnified(`${roots.cgroup}${unified}`);
-  const v1Memory = memory === null ? null : `${roots.cgroup}/memory${memory}`;
+  const groupsOf = (controller: string, root: string): readonly string[] =>
+    memberships
+      .filter(({ controllers }) => controllers.includes(controller))
+      .flatMap(({ path }) => upwards(path))
+      .map((path) => `${root}${path}`);
+  const unified = groupsOf('', roots.cgroup);
   return {
-    memoryUsedBytes: v2?.memoryUsedBytes ?? numberIn(v1Memory, 'memory.usage_in_bytes'),
-    memoryLimitBytes: v2?.memoryLimitBytes ?? limit(numberIn(v1Memory, 'memory.limit_in_bytes')),
-    cpuLimitCount:
-      v2?.cpuLimitCount ?? (cpu === null ? null : readQuota(`${roots.cgroup}/cpu${cpu}`)),
+    memoryLeftBytes: least([
+      ...unified.map((group) => memoryLeft(group, v2Files)),
+      ...groupsOf('memory', `${roots.cgroup}/memory`).map((group) => memoryLeft(group, v1Files)),
+    ]),
+    cpuLimitCount: least([
+      ...unified.map(unifiedQuota),
+      ...groupsOf('cpu', `${roots.cgroup}/cpu`).map(quota),
+    ]),
   };
 }
 
-function readUnified(directory: string): ControlGroupFacts {
-  const [quota, period] = (readKernelFile(`${directory}/cpu.max`) ?? '').trim().split(' ');
-  const hasQuota = quota !== undefined && /^\d+$/.test(quota) && Number(period) > 0;
-  return {
-    memoryUsedBytes: numberIn(directory, 'memory.current'),
-    memoryLimitBytes: numberIn(directory, 'memory.max'),
-    cpuLimitCount: hasQuota ? Number(quota) / Number(period) : null,
-  };
+/** `/a/b`: `/a/b` and `/a`. */
+function upwards(path: string): readonly string[] {
+  const names = path
+    .split('/')
+    .slice(1)
+    .filter((name) => name !== '');
+  return names.map((_name, index) => `/${names.slice(0, names.length - index).join('/')}`);
 }
 
-function readQuota(directory: string): number | null {
-  const quotaUs = numberIn(directory, 'cpu.cfs_quota_us');
-  const periodUs = numberIn(directory, 'cpu.cfs_period_us');
+function memoryLeft(group: string, files: Files): number | null {
+  const limitBytes = numberIn(group, files.limit);
+  if (limitBytes === null || limitBytes >= noLimitFromBytes) return null;
+  const statistics = numbersByName(readKernelFile(`${group}/memory.stat`) ?? '');
+  const usedBytes = (numberIn(group, files.used) ?? 0) - (statistics.get(files.reclaimable) ?? 0);
+  return Math.max(0, limitBytes - Math.max(0, usedBytes));
+}
+
+function unifiedQuota(group: string): number | null {
+  const [quotaUs, periodUs] = (readKernelFile(`${group}/cpu.max`) ?? '').trim().split(' ');
+  const hasQuota = quotaUs !== undefined && /^\d+$/.test(quotaUs) && Number(periodUs) > 0;
+  return hasQuota ? Number(quotaUs) / Number(periodUs) : null;
+}
+
+function quota(group: string): number | null {
+  const quotaUs = numberIn(group, 'cpu.cfs_quota_us');
+  const periodUs = numberIn(group, 'cpu.cfs_period_us');
   return quotaUs === null || periodUs === null || periodUs === 0 ? null : quotaUs / periodUs;
 }
 
 /** The file's only number; null for `max`, -1 and files that are not there. */
-function numberIn(directory: string | null, file: string): number | null {
-  if (directory === null) return null;
-  const text = readKernelFile(`${directory}/${file}`);
+function numberIn(group: string, file: string): number | null {
+  const text = readKernelFile(`${group}/${file}`);
   return text === null ? null : (numbersByName(`value ${text}`).get('value') ?? null);
 }
 
-function limit(bytes: number | null): number | null {
-  return bytes === null || bytes >= noLimitFromBytes ? null : bytes;
+function least(values: readonly (number | null)[]): number | null {
+  const known = values.filter((value) => value !== null);
+  return known.length === 0 ? null : Math.min(...known);
 }

@@ -5,7 +5,6 @@ import type { DataPoint } from '../../common/wire/data-point.ts';
 import { readControlGroup, type ControlGroupFacts } from './control-group.ts';
 import { CumulativeCounters } from './cumulative-counters.ts';
 import { infraDataPoints, type Probe, type ProbeReading } from './probe.ts';
-import type { ProcessMemory } from './process-memory.ts';
 import {
   countCpus,
   kernelRoots,
@@ -17,6 +16,7 @@ import {
   type InterfaceCounters,
   type KernelRoots,
 } from './proc-files.ts';
+import type { ProcessMemory } from './process-memory.ts';
 
 /** Descriptors looked at for the VM's network devices. */
 const descriptorsMax = 4_096;
@@ -92,11 +92,7 @@ export class ProcessProbe implements Probe {
     const residentKib = numbersByName(readKernelFile(this.#path('status')) ?? '').get('VmRSS');
     if (residentKib !== undefined) values.set(infraDataPoints.memoryUsedBytes, residentKib * 1_024);
     const machineBytes = readMemory(this.#roots.proc)?.availableBytes;
-    const { memoryLimitBytes, memoryUsedBytes } = group;
-    const groupBytes =
-      memoryLimitBytes === null
-        ? undefined
-        : Math.max(0, memoryLimitBytes - (memoryUsedBytes ?? 0));
+    const groupBytes = group.memoryLeftBytes ?? undefined;
     const known = [machineBytes, groupBytes].filter((bytes) => bytes !== undefined);
     if (known.length > 0) values.set(infraDataPoints.memoryAvailableBytes, Math.min(...known));
   }

@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 
 import { silentLog } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
+import { openDatabase } from '../../common/sqlite/database.ts';
 import type { Delivery } from '../../common/wire/delivery.ts';
 import { decodeFrame } from '../../common/wire/frame-codec.ts';
 import { buildHostCollector } from '../../host-collector/build-host-collector.ts';
@@ -112,6 +113,60 @@ describe('host collector', () => {
     } finally {
       await collector.service.stop();
     }
+  });
+
+  test('one stored VM descriptor that newer rules refuse is set aside and reported, and all other VMs run', async () => {
+    using directory = temporaryDirectory();
+    const config = hostCollectorConfigSchema.parse({ dataDirectory: directory.path, mqttPort: 0 });
+    const before = buildHostCollector(config, { log: silentLog });
+    await before.service.start();
+    for (const id of ['vm1', 'vm2', 'vm3']) await before.vms.add({ ...descriptor, id });
+    await before.service.stop();
+    const database = openDatabase(join(directory.path, 'collector.db'));
+    database.exec(
+      `UPDATE collector_descriptor SET document = replace(document, 'infra/**', 'infra/gpu/*')
+       WHERE vm IN ('vm1', 'vm3')`,
+    );
+    database.close();
+
+    const collector = buildHostCollector(config, { log: silentLog });
+    await collector.service.start();
+    try {
+      const get = async (path: string): Promise<unknown> =>
+        (await collector.api.request(path)).json();
+      const setAside = { vm: 'vm1', revision: 1, vmState: 'set-aside' };
+      expect(await get('/v1/status')).toMatchObject({
+        vms: [
+          { vm: 'vm2', vmState: 'running' },
+          { ...setAside, problem: expect.stringContaining('infra/cpu/usage_ratio') as unknown },
+          { vm: 'vm3', vmState: 'set-aside' },
+        ],
+      });
+      expect(await get('/v1/vms')).toMatchObject({
+        vms: [{ id: 'vm2' }],
+        refused: [
+          { vm: 'vm1', reason: expect.stringContaining('isobar vm set-monitoring vm1') as unknown },
+          { vm: 'vm3' },
+        ],
+      });
+      const change = { revision: 1, monitoring: descriptor.monitoring };
+      const path = '/v1/vms/vm1/monitoring';
+      expect((await post(collector.api, path, 'PUT', change)).body).toMatchObject({ revision: 2 });
+      expect((await collector.api.request('/v1/vms/vm3', { method: 'DELETE' })).status).toBe(204);
+      await eventually(() => collector.vms.status().every(({ vmState }) => vmState === 'running'), {
+        timeoutMs: 10_000,
+      });
+      expect(collector.vms.status().map(({ vm }) => vm)).toEqual(['vm1', 'vm2']);
+    } finally {
+      await collector.service.stop();
+    }
+    const after = openDatabase(join(directory.path, 'collector.db'), { readonly: true });
+    const open = after
+      .prepare('SELECT vm FROM stream_log_epochs WHERE closed = 0 GROUP BY vm ORDER BY vm')
+      .pluck()
+      .all();
+    after.close();
+    expect(open).toEqual(['vm1', 'vm2']);
   });
 
   test('--check-config reports all problems together and exits with 78', async () => {

@@ -319,6 +319,23 @@ describe('isobar vm', () => {
     });
   });
 
+  test('a VM that is set aside is listed and in status with why and what to do', async () => {
+    const reason = 'VM vm2 is set aside: remove it with isobar vm remove vm2 and add it again';
+    const app = new Hono();
+    const refused = [{ vm: 'vm2', revision: 1, reason }];
+    const origin = { accepted: 0, forwarded: 0, dropped: 0, failed: 0, lagMs: null };
+    const vms = [{ vm: 'vm2', revision: 1, vmState: 'set-aside', problem: reason, origin }];
+    app.get('/v1/vms', (context) => context.json({ vms: [], refused }));
+    app.get('/v1/status', (context) => context.json({ vms }));
+    await withInstance({ hostCollector: app }, async (run) => {
+      expect(await run(['vm', 'list'])).toMatchObject({ exitCode: 0, remarks: [reason] });
+      const { exitCode, lines, remarks } = await run(['status']);
+      expect(exitCode).toBe(1);
+      expect(lines.join('\n')).toMatch(/vm2 +set-aside/);
+      expect(remarks).toContain(reason);
+    });
+  });
+
   test('set-monitoring sends what show printed, with its revision', async () => {
     const changes: { revision: number; monitoring: VmDescriptor['monitoring'] }[] = [];
     await withInstance({ hostCollector: collector(changes) }, async (run) => {

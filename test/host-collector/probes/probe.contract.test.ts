@@ -1,7 +1,8 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 
 import { describe, expect, test } from 'vitest';
 
@@ -15,6 +16,7 @@ import { infraDataPoints, type Probe } from '../../../host-collector/probes/prob
 import { StoredProcessMemory } from '../../../host-collector/probes/process-memory.ts';
 import { ProcessProbe } from '../../../host-collector/probes/process-probe.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
+import { describeUnless, programObstacle, rootObstacle } from '../../support/requirements.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const pid = 4_711;
@@ -46,6 +48,33 @@ function tree(root: string): { proc: string; cgroup: string } {
 
 function processStat(state: string, user: number, system: number, start: number): string {
   return `${pid} (qemu (x) 1) ${state} 1 1 1 0 -1 0 0 0 0 0 ${user} ${system} 0 0 20 0 1 0 ${start} 0 0\n`;
+}
+
+interface Group {
+  readonly limitBytes?: number;
+  readonly usedBytes: number;
+  readonly cacheBytes?: number;
+  readonly quotaUs?: number;
+}
+
+/** A group as the kernel shows it: without a limit memory has one of 2^63 less a page, and the quota is -1. */
+function v1Group(path: string, group: Group): Record<string, string> {
+  return {
+    [`cgroup/memory/${path}/memory.limit_in_bytes`]: `${group.limitBytes ?? '9223372036854771712'}\n`,
+    [`cgroup/memory/${path}/memory.usage_in_bytes`]: `${group.usedBytes}\n`,
+    [`cgroup/memory/${path}/memory.stat`]: `cache 5\ninactive_file 7\nhierarchical_memory_limit 9\ntotal_cache 5\ntotal_inactive_file ${group.cacheBytes ?? 0}\n`,
+    [`cgroup/cpu/${path}/cpu.cfs_quota_us`]: `${group.quotaUs ?? -1}\n`,
+    [`cgroup/cpu/${path}/cpu.cfs_period_us`]: '100000\n',
+  };
+}
+
+function v2Group(path: string, group: Group): Record<string, string> {
+  return {
+    [`cgroup/${path}/memory.max`]: `${group.limitBytes ?? 'max'}\n`,
+    [`cgroup/${path}/memory.current`]: `${group.usedBytes}\n`,
+    [`cgroup/${path}/memory.stat`]: `anon 5\nfile 7\ninactive_anon 3\ninactive_file ${group.cacheBytes ?? 0}\n`,
+    [`cgroup/${path}/cpu.max`]: `${group.quotaUs ?? 'max'} 100000\n`,
+  };
 }
 
 const implementations: readonly [name: string, make: () => Probe][] = [
@@ -108,23 +137,44 @@ describe('MachineProbe', () => {
 describe('ProcessProbe', () => {
   test.each([
     [
-      'cgroup v1',
-      '4:memory:/vm\n3:cpu,cpuacct:/vm\n0::/\n',
+      'cgroup v1, libvirt',
+      '11:cpuset:/machine.slice/vm.scope/libvirt/emulator\n4:memory:/machine.slice/vm.scope/libvirt/emulator\n3:cpu,cpuacct:/machine.slice/vm.scope/libvirt/emulator\n1:name=systemd:/machine.slice/vm.scope\n0::/machine.slice/vm.scope\n',
       {
-        'cgroup/memory/vm/memory.limit_in_bytes': `${4 * mib}\n`,
-        'cgroup/memory/vm/memory.usage_in_bytes': `${mib}\n`,
-        'cgroup/cpu/vm/cpu.cfs_quota_us': '50000\n',
-        'cgroup/cpu/vm/cpu.cfs_period_us': '100000\n',
+        ...v1Group('machine.slice/vm.scope/libvirt/emulator', { usedBytes: mib }),
+        ...v1Group('machine.slice/vm.scope', {
+          limitBytes: 4 * mib,
+          usedBytes: 2 * mib,
+          cacheBytes: mib,
+          quotaUs: 50_000,
+        }),
+        ...v1Group('machine.slice', { usedBytes: 900 * mib, quotaUs: 400_000 }),
       },
     ],
     [
-      'cgroup v2',
-      '0::/vm.slice\n',
+      'cgroup v1, the group of a container',
+      '9:name=systemd:/\n4:memory:/docker/8cd126\n2:cpuacct:/docker/8cd126\n1:cpu:/docker/8cd126\n0::/\n',
+      v1Group('docker/8cd126', { limitBytes: 4 * mib, usedBytes: mib, quotaUs: 50_000 }),
+    ],
+    [
+      'cgroup v2, libvirt',
+      '0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator\n',
       {
-        'cgroup/vm.slice/memory.max': `${4 * mib}\n`,
-        'cgroup/vm.slice/memory.current': `${mib}\n`,
-        'cgroup/vm.slice/cpu.max': '50000 100000\n',
+        ...v2Group('machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator', {
+          usedBytes: mib,
+        }),
+        ...v2Group('machine.slice/machine-qemu\\x2d1\\x2dvm.scope', {
+          limitBytes: 4 * mib,
+          usedBytes: 2 * mib,
+          cacheBytes: mib,
+          quotaUs: 50_000,
+        }),
+        ...v2Group('machine.slice', { limitBytes: 900 * mib, usedBytes: 2 * mib }),
       },
+    ],
+    [
+      'cgroup v2, a slice of its own',
+      '0::/vm.slice\n',
+      v2Group('vm.slice', { limitBytes: 4 * mib, usedBytes: mib, quotaUs: 50_000 }),
     ],
   ])('%s bounds what the process may use', async (_name, membership, files) => {
     using directory = temporaryDirectory();
@@ -190,4 +240,65 @@ function read(probe: Probe): ReadonlyMap<string, number> {
   const reading = probe.read();
   if (reading.kind === 'vanished') throw new Error('it is here');
   return reading.values;
+}
+
+/** Sends a frame of 1,000 bytes from one end of a pair of interfaces to the other for each line that it reads. */
+const sender = `
+import socket, subprocess, sys
+def ip(*words): subprocess.run(["ip", "link", *words], check=True)
+ip("add", "eth0", "type", "veth", "peer", "name", "eth1")
+for name in ("eth0", "eth1"): ip("set", name, "up")
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(("eth0", 0))
+print("ready", flush=True)
+for _ in sys.stdin:
+    wire.send(bytes(12) + bytes([0x88, 0xb5]) + bytes(986))
+    print("sent", flush=True)
+`;
+
+const obstacle =
+  rootObstacle() ??
+  programObstacle('unshare', 'util-linux') ??
+  programObstacle('ip', 'iproute2') ??
+  programObstacle('python3', 'python3') ??
+  networkNamespaceObstacle();
+
+describeUnless(obstacle, 'ProcessProbe of a process in a network name space of its own', () => {
+  test('its network is all interfaces of that name space, and none of the host', async () => {
+    const child = spawn('unshare', ['--net', 'python3', '-c', sender], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const lines = createInterface(child.stdout);
+    const nextLine = async (): Promise<unknown> => (await once(lines, 'line'))[0] as unknown;
+    const exited = once(child, 'exit');
+    try {
+      expect(await nextLine()).toBe('ready');
+      const probe = new ProcessProbe({ clock: new SystemClock() }, child.pid ?? 0);
+      const before = read(probe);
+      for (let index = 0; index < 20; index += 1) {
+        child.stdin.write('\n');
+        expect(await nextLine()).toBe('sent');
+      }
+      const after = read(probe);
+      for (const dataPoint of [
+        infraDataPoints.networkReceivedBytes,
+        infraDataPoints.networkSentBytes,
+      ]) {
+        const bytes = (after.get(dataPoint) ?? NaN) - (before.get(dataPoint) ?? NaN);
+        // The kernel may ask for neighbours in between.
+        expect(bytes).toBeGreaterThanOrEqual(20_000);
+        expect(bytes).toBeLessThan(22_000);
+      }
+    } finally {
+      child.stdin.end();
+      await exited;
+    }
+  });
+});
+
+/** A container's root may not make interfaces. */
+function networkNamespaceObstacle(): string | undefined {
+  const script = 'ip link add eth0 type veth peer name eth1';
+  const { status } = spawnSync('unshare', ['--net', 'sh', '-c', script]);
+  return status === 0 ? undefined : 'no network name space with a pair of interfaces can be made';
 }
