@@ -195,7 +195,10 @@ export class ChannelServer implements Service {
     }
     const { store, bootClock, log } = this.#deps;
     if (peer.session?.id !== sessionId) {
-      const deps = { store, log, counters: this.#counters };
+      const checkClock = (): void => {
+        this.#watcher.check();
+      };
+      const deps = { store, log, counters: this.#counters, checkClock };
       peer.session = new GuestSession(deps, peer.connection, sessionId);
       this.#watcher.start();
       this.#scheduleTick(true);

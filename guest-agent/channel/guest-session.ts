@@ -23,6 +23,8 @@ export interface GuestSessionDeps {
   readonly store: RowStore;
   readonly log: Log;
   readonly counters: StageCounters;
+  /** Tells the host of a step of the clock that it does not know of: before it gets times that were read after it. */
+  readonly checkClock: () => void;
 }
 
 /**
@@ -35,6 +37,7 @@ export class GuestSession {
   readonly #store: RowStore;
   readonly #log: Log;
   readonly #counters: StageCounters;
+  readonly #checkClock: () => void;
   readonly #areas: PerArea<AreaState>;
   #notify = false;
   #hasTriggers = false;
@@ -46,6 +49,7 @@ export class GuestSession {
     this.#store = deps.store;
     this.#log = deps.log;
     this.#counters = deps.counters;
+    this.#checkClock = deps.checkClock;
     this.#areas = {
       encrypted: this.#newArea('encrypted'),
       unencrypted: this.#newArea('unencrypted'),
@@ -102,6 +106,7 @@ export class GuestSession {
       state.mayAnnounce = !fetched.hasMore;
       state.answeredRowId = fetched.throughRowId;
       this.#counters.accepted += fetched.rows.length;
+      this.#checkClock();
       this.#connection.send({ kind: 'rows', requestId, area, generation, ...fetched });
       this.#counters.forwarded += fetched.rows.length;
     } catch (error) {
@@ -130,6 +135,7 @@ export class GuestSession {
     // In this order: what the watermark excludes lies below heads that are read after it.
     const timeUs = this.#store.watermarkUs();
     const [encrypted, unencrypted] = [this.#standing('encrypted'), this.#standing('unencrypted')];
+    this.#checkClock();
     this.#connection.send({ kind: 'watermark', timeUs, areas: { encrypted, unencrypted } });
   }
 

@@ -41,6 +41,8 @@ interface Era {
   endUs: number;
   /** The guest's time at the newest exchange, kept as a sample or not. */
   newestUs: number;
+  /** The host's time at it. */
+  newestHostUs: number;
   readonly samples: Sample[];
 }
 
@@ -89,10 +91,12 @@ export class ClockOffset {
     if (era === undefined) {
       this.#begin(-Infinity, sample);
     } else if (this.#hasRebooted || this.#contradicts(era, sample)) {
-      // The clock was set, nobody knows when: between the newest exchange and this one both eras claim the time.
+      // The clock was set, nobody knows when: what either setting could show between the newest exchange and this one,
+      // both eras claim.
+      const betweenUs = this.#elapsedUs(era, sample);
       const newestUs = era.newestUs;
-      era.endUs = Math.max(newestUs, sample.guestUs);
-      this.#begin(Math.min(newestUs, sample.guestUs), sample);
+      era.endUs = Math.max(newestUs + betweenUs, sample.guestUs);
+      this.#begin(Math.min(newestUs, sample.guestUs - betweenUs), sample);
     } else {
       this.#insert(era, sample);
     }
@@ -162,6 +166,7 @@ export class ClockOffset {
   /** Drops the samples that the new one is better than at every time, and the new one if an old one is. */
   #insert(era: Era, sample: Sample): void {
     era.newestUs = sample.guestUs;
+    era.newestHostUs = sample.guestUs - sample.offsetUs;
     const isWorse = (one: Sample, other: Sample): boolean =>
       this.#uncertaintyAt(other, one.guestUs) <= one.uncertaintyUs;
     if (era.samples.some((kept) => isWorse(sample, kept))) return;
@@ -170,13 +175,21 @@ export class ClockOffset {
     era.samples.splice(0, Infinity, ...better.slice(-this.#options.samplesMax));
   }
 
+  /** At most this much time of the guest lies between the newest exchange of `era` and `sample`. */
+  #elapsedUs(era: Era, sample: Sample): number {
+    const hostUs = Math.max(0, sample.guestUs - sample.offsetUs - era.newestHostUs);
+    return hostUs * (1 + this.#options.driftPpmMax / 1_000_000) + 2 * sample.uncertaintyUs;
+  }
+
   #uncertaintyAt(sample: Sample, guestUs: number): number {
     const ageUs = Math.abs(guestUs - sample.guestUs);
     return sample.uncertaintyUs + (ageUs * this.#options.driftPpmMax) / 1_000_000;
   }
 
   #begin(startUs: number, sample: Sample): void {
-    this.#eras.push({ startUs, endUs: Infinity, newestUs: sample.guestUs, samples: [sample] });
+    const newestUs = sample.guestUs;
+    const newestHostUs = newestUs - sample.offsetUs;
+    this.#eras.push({ startUs, endUs: Infinity, newestUs, newestHostUs, samples: [sample] });
     if (this.#eras.length > this.#options.erasMax) this.#eras.shift();
   }
 }

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 
 import forge from 'node-forge';
 
-import { SystemClock } from '../../common/runtime/clock.ts';
+import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
 import {
@@ -25,13 +25,13 @@ import type { MemoryRowStore } from './memory-row-store.ts';
 
 export const everyTable = [{ area: 'unencrypted', tables: '**' }] as const;
 
-/** A channel server over `store`, on the real clock. */
+/** A channel server over `store`, on the real clock unless the guest has one of its own. */
 export async function startGuest(
   store: MemoryRowStore,
   options: Partial<ChannelServerOptions> & { readonly address: string },
+  { clock = new SystemClock(), bootId = 'boot-1' }: { clock?: Clock; bootId?: string } = {},
 ): Promise<ChannelServer> {
-  const clock = new SystemClock();
-  const bootClock = { bootId: 'boot-1', bootTimeUs: () => clock.monotonicMs() * 1_000 };
+  const bootClock = { bootId, bootTimeUs: () => Math.round(clock.monotonicMs() * 1_000) };
   const server = new ChannelServer(
     { clock, bootClock, log: silentLog, store },
     { agentInstance: 'agent-1', watermarkIntervalMs: 20, ...options },

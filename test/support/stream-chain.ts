@@ -3,13 +3,19 @@ import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { vmAnswerSchema } from '../../common/control/collector-answer.ts';
+import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
-import { readerStatusSchema, type ReaderVmStatus } from '../../common/control/reader-answer.ts';
+import {
+  queryAnswerSchema,
+  readerStatusSchema,
+  type Reading,
+  type ReaderVmStatus,
+} from '../../common/control/reader-answer.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { openDatabase } from '../../common/sqlite/database.ts';
 import { decodeFrame } from '../../common/wire/frame-codec.ts';
 import type { Value } from '../../common/wire/value.ts';
+import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
 
@@ -70,6 +76,20 @@ export class StreamChain implements AsyncDisposable {
   /** What the reader shows of its VMs. */
   async vms(): Promise<readonly ReaderVmStatus[]> {
     return (await this.#client('reader').get('/v1/status', readerStatusSchema)).vms;
+  }
+
+  /** What the reader answers to a query, by position: the order of arrival. */
+  async readings(pattern = '**'): Promise<readonly Reading[]> {
+    const path = `/v1/query?limit=100000&sinceUs=0&pattern=${encodeURIComponent(pattern)}`;
+    const answer = await this.#client('reader').get(path, queryAnswerSchema);
+    return answer.readings.toSorted((left, right) => left.position - right.position);
+  }
+
+  /** As `isobar vm set-monitoring` does. @throws ControlError `revision-conflict` */
+  setMonitoring(vm: string, revision: number, monitoring: object): Promise<VmDescriptor> {
+    const path = collectorPaths.monitoring(vm);
+    const body = { revision, monitoring };
+    return this.#client('collector').call('PUT', path, body, vmAnswerSchema);
   }
 
   /** Values of raw deliveries that the reader has, in the order of their frames. */

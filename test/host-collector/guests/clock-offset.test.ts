@@ -139,6 +139,22 @@ describe('ClockOffset', () => {
     expect(recent.uncertaintyUs).toBeLessThan(10_000);
   });
 
+  test.each([-3_600, 3_600])(
+    'a time of before or after a step of %i s that nobody told of lies within the uncertainty',
+    (stepSeconds) => {
+      const stepUs = stepSeconds * secondUs;
+      const offset = new ClockOffset({ driftPpmMax });
+      offset.exchanged(exchangeAt(1_000 * secondUs, exact, 50, 50));
+      // The clock is set at 1010 s; the host asks again at 1020 s.
+      offset.exchanged(exchangeAt(1_020 * secondUs, (us) => us + stepUs, 50, 50));
+      for (const hostSeconds of [1_000.001, 1_009, 1_011, 1_019.999]) {
+        const hostUs = hostSeconds * secondUs;
+        const corrected = offset.correct(hostSeconds < 1_010 ? hostUs : hostUs + stepUs)!;
+        expect(Math.abs(corrected.timeUs - hostUs)).toBeLessThanOrEqual(corrected.uncertaintyUs);
+      }
+    },
+  );
+
   test('is reset by another boot: nothing older counts for what comes', () => {
     const offset = new ClockOffset({ driftPpmMax });
     offset.bootObserved('boot-1');
