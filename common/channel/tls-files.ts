@@ -15,7 +15,8 @@ export interface ChannelTlsOptions {
 
 /**
  * Reads `ca.pem` (the authority that the other end must be signed by), `cert.pem` and `key.pem` of `directory`.
- * Read at each listen and dial, so renewed files are taken without a restart of the host side.
+ * Read for each connection, by either end, so renewed files are taken without a restart; a connection that is there
+ * goes on with those it was made with.
  * @throws ChannelError `tls-files-unreadable`
  */
 export function readChannelTls(directory: string | undefined): ChannelTlsOptions {

@@ -1,7 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, connect, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { createServer as createTlsServer } from 'node:tls';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
 
 import {
   formatChannelAddress,
@@ -75,9 +75,14 @@ export class GuestEndpoint implements Service {
         chmodSync(address.path, 0o600);
         break;
       case 'tcp': {
-        this.#server = createTlsServer({
+        const server = createTlsServer({
           ...readChannelTls(this.#options.tlsDirectory),
           handshakeTimeout: handshakeMaxMs,
+        });
+        this.#server = server;
+        // Before the server's own listener, which begins the handshake.
+        server.prependListener('connection', () => {
+          this.#renewCertificate(server);
         });
         this.#server.on('secureConnection', this.#acceptSocket);
         this.#server.on('tlsClientError', (error: Error) => {
@@ -99,6 +104,16 @@ export class GuestEndpoint implements Service {
         break;
     }
     if (this.#server !== undefined) this.#server.maxConnections = connectionsMax;
+  }
+
+  /** Each connection is made with the files as they are now; while they can't be used, with those of before. */
+  #renewCertificate(server: TlsServer): void {
+    try {
+      server.setSecureContext(readChannelTls(this.#options.tlsDirectory));
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.warn('guest-channel-tls-files-refused', { reason });
+    }
   }
 
   async stop(): Promise<void> {

@@ -24,6 +24,11 @@ function descriptor(channel: string, monitoring: object): object {
   };
 }
 
+const monitoringOf = (specifier: object): object => ({
+  latenessMaxMs: 600_000,
+  specifiers: [{ id: 'gauge', dataPoints: 'kpi/gauge/value', ...specifier }],
+});
+
 describe('holdMs and specifiers that change, from guest to reader', () => {
   test('holdMs may repeat a gauge’s last value, marked as held; specifiers change at run time by compare-and-set on a revision, from the next boundary on', async () => {
     using directory = temporaryDirectory();
@@ -31,10 +36,6 @@ describe('holdMs and specifiers that change, from guest to reader', () => {
     const store = new MemoryRowStore();
     const guest = await startGuest(store, { address: channel });
     await using chain = new StreamChain(directory.path);
-    const monitoringOf = (specifier: object): object => ({
-      latenessMaxMs: 600_000,
-      specifiers: [{ id: 'gauge', dataPoints: 'kpi/gauge/value', ...specifier }],
-    });
     const before = { monitoringIntervalMs: 100, deliveryIntervalMs: 1_000, holdMs: 380 };
     await chain.start(descriptor(channel, monitoringOf(before)));
 
@@ -51,7 +52,7 @@ describe('holdMs and specifiers that change, from guest to reader', () => {
       // Taken in: a change from here on finds it.
       await eventually(() => store.acknowledged.unencrypted === rowCount, timeout);
     };
-    const readings = async (): Promise<readonly unknown[]> =>
+    const readings = async (): Promise<readonly string[]> =>
       (await chain.readings()).map((reading) => brief(reading, baseMs));
     const complete = (atMs: number): void => {
       store.watermarkTimeUs = (baseMs + atMs) * 1_000;
@@ -73,17 +74,14 @@ describe('holdMs and specifiers that change, from guest to reader', () => {
     await chain.crash('collector');
     await save(2_700, 4);
     complete(4_050);
-    await eventually(async () => (await readings()).at(-1)?.toString().startsWith('3500'), timeout);
+    await eventually(async () => (await readings()).at(-1)?.startsWith('3500'), timeout);
     // Late, it belongs to the form of its time.
     await save(550, 8);
     complete(4_060);
-    await eventually(
-      async () => (await readings()).some((item) => String(item).includes(' r1 ')),
-      timeout,
-    );
+    await eventually(async () => (await readings()).some((item) => item.includes(' r1 ')), timeout);
 
-    expect((await readings()).toSorted()).toEqual(
-      [
+    expect(new Set(await readings())).toEqual(
+      new Set([
         // A revision states its window again.
         '0-1000 r1 50: 7',
         '0-1000 r1 200: held 7',
@@ -99,8 +97,9 @@ describe('holdMs and specifiers that change, from guest to reader', () => {
         // Held once, then 800 ms old: no more.
         '3000-3500 r0 max 4 of 1',
         '3500-4000 r0 max null of 0',
-      ].toSorted(),
+      ]),
     );
+    expect(await readings()).toHaveLength(12);
     await guest.stop();
   });
 });
@@ -108,10 +107,10 @@ describe('holdMs and specifiers that change, from guest to reader', () => {
 function brief(reading: Reading, baseMs: number): string {
   const { window, revision, timeUs, value, held, format, count } = reading;
   const name = `${(window?.startMs ?? NaN) - baseMs}-${(window?.endMs ?? NaN) - baseMs} r${revision}`;
-  if (format !== 'raw') return `${name} ${format} ${String(value)} of ${count}`;
+  if (format !== 'raw') return `${name} ${format} ${JSON.stringify(value)} of ${count}`;
   // The guest's clock offset is known to some milliseconds.
   const atMs = Math.round((timeUs / 1_000 - baseMs) / 50) * 50;
-  return `${name} ${atMs}: ${held ? 'held ' : ''}${String(value)}`;
+  return `${name} ${atMs}: ${held ? 'held ' : ''}${JSON.stringify(value)}`;
 }
 
 /** Whether the collector answered; it may still be starting. */

@@ -64,7 +64,7 @@ function deliver(
   ];
   const deliveries: Delivery[] = [];
   const engine = new SpecifierEngine(bounds);
-  for (const input of inputs) engine.apply(input, (delivery) => deliveries.push(delivery));
+  for (const input of inputs) engine.apply(input, (delivery) => void deliveries.push(delivery));
   return deliveries;
 }
 
