@@ -1,4 +1,4 @@
-import { compileDataPointPattern, type DataPoint } from '../../common/wire/data-point.ts';
+import type { DataPoint } from '../../common/wire/data-point.ts';
 import type { Measurement, PredicateState } from '../../common/wire/delivery.ts';
 import {
   atOnce,
@@ -16,7 +16,15 @@ import {
   measurementToState,
 } from './measurement-state.ts';
 import { judge, judgeStart, type JudgeState } from './predicate-judge.ts';
-import type { Emit, Progress, RunCounts, RunIdentity, SpecifierRun } from './specifier-run.ts';
+import {
+  beginRun,
+  commonState,
+  type Emit,
+  type Progress,
+  type RunCounts,
+  type RunIdentity,
+  type SpecifierRun,
+} from './specifier-run.ts';
 import { ceilToGrid } from './time-grid.ts';
 
 interface Point {
@@ -47,11 +55,12 @@ export class ImmediateRun implements SpecifierRun {
     const { specifier } = identity;
     this.identity = identity;
     this.#bounds = bounds;
-    this.matches = compileDataPointPattern(specifier.dataPoints);
+    const { counts, matches, untilUs } = beginRun(identity, state);
+    this.counts = counts;
+    this.matches = matches;
+    this.untilUs = untilUs;
     this.#intervalUs = specifier.monitoringIntervalMs * 1_000;
     this.isStateless = this.#intervalUs === 0 && specifier.predicate === undefined;
-    this.untilUs = state?.untilUs ?? Number.POSITIVE_INFINITY;
-    this.counts = { ...(state?.counts ?? { unplaced: 0, beyondDataPoints: 0, earlyTicks: 0 }) };
     this.#tickDoneUs = state?.tickDoneUs ?? Number.NEGATIVE_INFINITY;
     this.#points = new Map(
       state?.points.map((point) => [
@@ -109,12 +118,7 @@ export class ImmediateRun implements SpecifierRun {
   state(): ImmediateRunState {
     return {
       kind: 'immediate',
-      specifier: this.identity.specifier,
-      descriptorRevision: this.identity.descriptorRevision,
-      fromUs: boundToState(this.identity.fromUs),
-      createdUs: this.identity.createdUs,
-      untilUs: boundToState(this.untilUs),
-      counts: { ...this.counts },
+      ...commonState(this),
       tickDoneUs: boundToState(this.#tickDoneUs),
       pending: [...this.#pending].map(([tickUs, measurements]) => [
         tickUs,

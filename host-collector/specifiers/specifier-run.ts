@@ -1,7 +1,7 @@
-import type { DataPoint } from '../../common/wire/data-point.ts';
+import { compileDataPointPattern, type DataPoint } from '../../common/wire/data-point.ts';
 import type { Delivery, Measurement } from '../../common/wire/delivery.ts';
 import type { MonitoringSpecifier } from '../../common/wire/monitoring-specifier.ts';
-import type { RunState } from './engine-state.ts';
+import { boundToState, type RunState } from './engine-state.ts';
 
 /** Takes deliveries in the order in which they leave. */
 export type Emit = (delivery: Delivery) => void;
@@ -60,3 +60,33 @@ export interface SpecifierRun {
   isOver(progress: Progress): boolean;
   state(): RunState;
 }
+
+/** What every run begins with: new, or as its state says. */
+export function beginRun(
+  { specifier }: RunIdentity,
+  state: RunState | undefined,
+): Pick<SpecifierRun, 'counts' | 'matches' | 'untilUs'> {
+  return {
+    counts: { ...(state?.counts ?? { unplaced: 0, beyondDataPoints: 0, earlyTicks: 0 }) },
+    matches: compileDataPointPattern(specifier.dataPoints),
+    untilUs: state?.untilUs ?? Number.POSITIVE_INFINITY,
+  };
+}
+
+/** The part of a run's state that all kinds have. */
+export function commonState({ identity, untilUs, counts }: SpecifierRun): CommonRunState {
+  const { specifier, descriptorRevision, fromUs, createdUs } = identity;
+  return {
+    specifier,
+    descriptorRevision,
+    fromUs: boundToState(fromUs),
+    createdUs,
+    untilUs: boundToState(untilUs),
+    counts: { ...counts },
+  };
+}
+
+type CommonRunState = Pick<
+  RunState,
+  'specifier' | 'descriptorRevision' | 'fromUs' | 'createdUs' | 'untilUs' | 'counts'
+>;

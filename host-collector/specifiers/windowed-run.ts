@@ -1,15 +1,11 @@
 import assert from 'node:assert';
 
-import {
-  compileDataPointPattern,
-  isLiteralPattern,
-  parseDataPoint,
-  type DataPoint,
-} from '../../common/wire/data-point.ts';
+import { isLiteralPattern, parseDataPoint, type DataPoint } from '../../common/wire/data-point.ts';
 import type { Measurement } from '../../common/wire/delivery.ts';
 import { Aggregate } from './aggregate.ts';
 import type { EngineBounds } from './engine-bounds.ts';
 import { boundToState, type WindowedRunState } from './engine-state.ts';
+import { KeptWindows } from './kept-windows.ts';
 import {
   judgeFromState,
   judgeToState,
@@ -17,17 +13,18 @@ import {
   measurementToState,
 } from './measurement-state.ts';
 import type { JudgeState } from './predicate-judge.ts';
-import type { Emit, Progress, RunCounts, RunIdentity, SpecifierRun } from './specifier-run.ts';
+import {
+  beginRun,
+  commonState,
+  type Emit,
+  type Progress,
+  type RunCounts,
+  type RunIdentity,
+  type SpecifierRun,
+} from './specifier-run.ts';
 import { ceilToGrid, floorToGrid } from './time-grid.ts';
 import { WindowDelivery, type WindowPoint } from './window-delivery.ts';
-import {
-  emptyContent,
-  openWindow,
-  windowFromState,
-  windowToState,
-  type Content,
-  type Window,
-} from './window.ts';
+import { emptyContent, type Content, type Window } from './window.ts';
 
 /**
  * A specifier with a delivery interval: windows [kn, (k+1)n) of epoch time.
@@ -46,44 +43,36 @@ export class WindowedRun implements SpecifierRun {
   readonly isStateless = false;
   untilUs: number;
   readonly #bounds: EngineBounds;
+  readonly #windows: KeptWindows;
   readonly #widthUs: number;
   readonly #tickUs: number;
-  readonly #windows: Map<number, Window>;
   readonly #points: Map<DataPoint, WindowPoint>;
   readonly #delivery: WindowDelivery;
   /** Start of the next window to close; -Infinity before the first. */
   #cursorUs: number;
   /** Start of the first window that was, or will be, closed in turn. */
   #firstUs: number;
-  /** Windows up to this start are no longer kept. */
-  #forgottenUs: number;
-  #lateCount: number;
 
   constructor(identity: RunIdentity, bounds: EngineBounds, state?: WindowedRunState) {
     const { specifier } = identity;
     this.identity = identity;
     this.#bounds = bounds;
-    this.matches = compileDataPointPattern(specifier.dataPoints);
+    const { counts, matches, untilUs } = beginRun(identity, state);
+    this.counts = counts;
+    this.matches = matches;
+    this.untilUs = untilUs;
     this.#widthUs = specifier.deliveryIntervalMs * 1_000;
     this.#tickUs = specifier.monitoringIntervalMs * 1_000;
     assert(this.#widthUs > 0);
-    this.untilUs = state?.untilUs ?? Number.POSITIVE_INFINITY;
-    this.counts = { ...(state?.counts ?? { unplaced: 0, beyondDataPoints: 0, earlyTicks: 0 }) };
     const firstUs =
       identity.fromUs === Number.NEGATIVE_INFINITY
         ? identity.fromUs
         : floorToGrid(identity.fromUs, this.#widthUs);
     this.#cursorUs = state === undefined ? firstUs : (state.cursorUs ?? Number.NEGATIVE_INFINITY);
     this.#firstUs = state === undefined ? firstUs : (state.firstUs ?? Number.NEGATIVE_INFINITY);
-    this.#forgottenUs = state?.forgottenUs ?? Number.NEGATIVE_INFINITY;
-    this.#windows = new Map(
-      state?.windows.map((window) => [window.startUs, windowFromState(window, specifier.format)]),
-    );
-    this.#lateCount = [...this.#windows.values()].filter(
-      (item) => item.lateSinceUs !== null,
-    ).length;
+    this.#windows = new KeptWindows(bounds, specifier.format, state);
     this.#points = pointsFromState(state);
-    this.#delivery = new WindowDelivery(identity, bounds, this.#windows, this.#points);
+    this.#delivery = new WindowDelivery(identity, bounds, this.#windows.byStart, this.#points);
     const literal = isLiteralPattern(specifier.dataPoints)
       ? parseDataPoint(specifier.dataPoints)
       : undefined;
@@ -98,7 +87,7 @@ export class WindowedRun implements SpecifierRun {
       if (this.#cursorUs === Number.NEGATIVE_INFINITY) {
         this.#begin(Math.min(measurement.timeUs, this.identity.createdUs));
       }
-      if (startUs <= this.#forgottenUs) {
+      if (this.#windows.isForgotten(startUs)) {
         this.counts.unplaced += 1;
         continue;
       }
@@ -116,7 +105,7 @@ export class WindowedRun implements SpecifierRun {
       this.#begin(Math.min(progress.completeUs, createdUs));
     }
     const closedCount = this.#closeWindows(this.#reachUs(progress.completeUs), emit);
-    const revisedCount = this.#lateCount > 0 ? this.#reviseWindows(progress, emit) : 0;
+    const revisedCount = this.#windows.lateCount > 0 ? this.#reviseWindows(progress, emit) : 0;
     if (closedCount + revisedCount > 0) this.#forgetWindows(progress, emit);
   }
 
@@ -127,19 +116,14 @@ export class WindowedRun implements SpecifierRun {
   }
 
   lateDueUs(progress: Progress): number {
-    let dueUs = Number.POSITIVE_INFINITY;
-    if (this.#lateCount === 0) return dueUs;
-    for (const { lateSinceUs } of this.#windows.values()) {
-      if (lateSinceUs !== null) dueUs = Math.min(dueUs, lateSinceUs + progress.latenessUs);
-    }
-    return dueUs;
+    return this.#windows.lateDueUs(progress);
   }
 
   isOver(progress: Progress): boolean {
     const horizonUs = this.#bounds.revisionHorizonMs * 1_000;
     return (
       this.#cursorUs >= this.untilUs &&
-      this.#lateCount === 0 &&
+      this.#windows.lateCount === 0 &&
       progress.completeUs >= this.untilUs + horizonUs
     );
   }
@@ -147,16 +131,10 @@ export class WindowedRun implements SpecifierRun {
   state(): WindowedRunState {
     return {
       kind: 'windowed',
-      specifier: this.identity.specifier,
-      descriptorRevision: this.identity.descriptorRevision,
-      fromUs: boundToState(this.identity.fromUs),
-      createdUs: this.identity.createdUs,
-      untilUs: boundToState(this.untilUs),
-      counts: { ...this.counts },
+      ...commonState(this),
       cursorUs: boundToState(this.#cursorUs),
       firstUs: boundToState(this.#firstUs),
-      forgottenUs: boundToState(this.#forgottenUs),
-      windows: [...this.#windows.values()].map((window) => windowToState(window)),
+      ...this.#windows.state(),
       points: [...this.#points.values()].map((point) => ({
         dataPoint: point.dataPoint,
         firstUs: boundToState(point.firstUs),
@@ -188,7 +166,7 @@ export class WindowedRun implements SpecifierRun {
     const content = this.#content(window, point);
     this.#put(window, content, measurement);
     if (window.isClosed) {
-      this.#markLate(window, content, progress);
+      this.#windows.markLate(window, content, progress);
     } else if (
       this.identity.specifier.format === 'raw' &&
       this.#tickUs === 0 &&
@@ -225,33 +203,25 @@ export class WindowedRun implements SpecifierRun {
     if (rivalUs !== undefined && measurement.timeUs < rivalUs) return false;
     point.ticks.set(tickUs, measurement.timeUs);
     const window =
-      rivalUs === undefined ? undefined : this.#windows.get(floorToGrid(rivalUs, this.#widthUs));
+      rivalUs === undefined
+        ? undefined
+        : this.#windows.byStart.get(floorToGrid(rivalUs, this.#widthUs));
     const content = window?.contents.get(point.dataPoint);
     if (window !== undefined && content?.measurements.delete(tickUs) === true) {
       window.keptCount -= 1;
-      if (window.isClosed) this.#markLate(window, content, progress);
+      if (window.isClosed) this.#windows.markLate(window, content, progress);
     }
     return true;
   }
 
-  #markLate(window: Window, content: Content, progress: Progress): void {
-    content.isDirty = true;
-    if (window.lateSinceUs !== null) return;
-    window.lateSinceUs = progress.nowUs;
-    this.#lateCount += 1;
-  }
-
   #window(startUs: number): Window | undefined {
-    const known = this.#windows.get(startUs);
+    const known = this.#windows.byStart.get(startUs);
     if (known !== undefined) return known;
-    const limit = this.#bounds.openWindowsMax + this.#bounds.closedWindowsMax;
-    if (startUs >= this.#cursorUs && this.#windows.size >= limit) return undefined;
-    const window = openWindow(startUs);
-    if (startUs < this.#cursorUs) {
-      window.isClosed = true;
+    const isClosed = startUs < this.#cursorUs;
+    const window = this.#windows.add(startUs, isClosed);
+    if (window !== undefined && isClosed) {
       window.revision = this.#deliveredEmpty(startUs, this.#firstUs) ? 1 : 0;
     }
-    this.#windows.set(startUs, window);
     return window;
   }
 
@@ -278,7 +248,7 @@ export class WindowedRun implements SpecifierRun {
     if (this.identity.specifier.predicate === undefined) return null;
     let nextUs = Number.POSITIVE_INFINITY;
     let judgeBefore = point.judge;
-    for (const { startUs: otherUs, isClosed, contents } of this.#windows.values()) {
+    for (const { startUs: otherUs, isClosed, contents } of this.#windows.byStart.values()) {
       if (!isClosed || otherUs <= startUs || otherUs >= nextUs) continue;
       const content = contents.get(point.dataPoint);
       if (content === undefined) continue;
@@ -336,7 +306,7 @@ export class WindowedRun implements SpecifierRun {
       const startUs = this.#cursorUs;
       if (startUs >= this.untilUs || this.#endUs(startUs) > reachUs) break;
       this.#cursorUs = startUs + this.#widthUs;
-      const window = this.#windows.get(startUs);
+      const window = this.#windows.byStart.get(startUs);
       this.#delivery.close(startUs, this.#endUs(startUs), emit);
       if (window !== undefined) window.isClosed = true;
       closedCount += 1;
@@ -346,10 +316,7 @@ export class WindowedRun implements SpecifierRun {
 
   /** Passes over a run of empty windows: with a predicate they say nothing, and of a long run all but the newest are one. */
   #skipEmptyWindows(reachUs: number, emit: Emit): void {
-    let filledUs = Number.POSITIVE_INFINITY;
-    for (const { startUs } of this.#windows.values()) {
-      if (startUs >= this.#cursorUs) filledUs = Math.min(filledUs, startUs);
-    }
+    const filledUs = this.#windows.firstFrom(this.#cursorUs);
     const endUs = Math.min(filledUs, floorToGrid(reachUs, this.#widthUs));
     const kept = this.identity.specifier.predicate === undefined ? this.#bounds.emptyWindowsMax : 0;
     const wideEndUs = endUs - kept * this.#widthUs;
@@ -359,46 +326,28 @@ export class WindowedRun implements SpecifierRun {
   }
 
   #reviseWindows(progress: Progress, emit: Emit): number {
-    const due = [...this.#windows.values()].filter(
-      ({ startUs, lateSinceUs }) =>
-        lateSinceUs !== null &&
-        (progress.watermarkUs >= this.#neededUs(this.#endUs(startUs)) ||
-          progress.nowUs >= lateSinceUs + progress.latenessUs),
-    );
-    for (const window of due.toSorted((left, right) => left.startUs - right.startUs)) {
-      this.#revise(window, emit);
-    }
+    const due = this.#windows.due(progress, (startUs) => this.#neededUs(this.#endUs(startUs)));
+    for (const window of due) this.#revise(window, emit);
     return due.length;
   }
 
   #revise(window: Window, emit: Emit): void {
-    window.lateSinceUs = null;
-    this.#lateCount -= 1;
+    this.#windows.settle(window);
     this.#delivery.revise(window, this.#endUs(window.startUs), emit);
   }
 
   #forgetWindows(progress: Progress, emit: Emit): void {
-    const closed = [...this.#windows.values()]
-      .filter((window) => window.isClosed)
-      .toSorted((left, right) => left.startUs - right.startUs);
-    let count = closed.length;
-    let keptCount = closed.reduce((sum, window) => sum + window.keptCount, 0);
-    const horizonUs = progress.watermarkUs - this.#bounds.revisionHorizonMs * 1_000;
-    for (const window of closed) {
-      const isOld = this.#endUs(window.startUs) <= horizonUs && window.lateSinceUs === null;
-      const isBeyond =
-        count > this.#bounds.closedWindowsMax || keptCount > this.#bounds.closedMeasurementsMax;
-      if (!isOld && !isBeyond) return;
-      if (window.lateSinceUs !== null) this.#revise(window, emit);
-      this.#forget(window);
-      count -= 1;
-      keptCount -= window.keptCount;
-    }
+    this.#windows.forget(
+      progress,
+      (startUs) => this.#endUs(startUs),
+      (window) => {
+        if (window.lateSinceUs !== null) this.#revise(window, emit);
+        this.#forgetTicks(window);
+      },
+    );
   }
 
-  #forget(window: Window): void {
-    this.#windows.delete(window.startUs);
-    this.#forgottenUs = Math.max(this.#forgottenUs, window.startUs);
+  #forgetTicks(window: Window): void {
     if (this.#tickUs === 0) return;
     for (const [dataPoint, content] of window.contents) {
       const ticks = this.#points.get(dataPoint)?.ticks;
