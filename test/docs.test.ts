@@ -109,6 +109,7 @@ describe('the documents', () => {
       'What `lost` means',
       'Disk',
       'Backup and restore',
+      'Certificates of a guest channel',
       'An external broker',
       'Reading with any MQTT client',
       'Upgrading',

@@ -248,6 +248,43 @@ describe('SpecifierEngine', () => {
     expect(bench.engine.counts.unplaced).toBe(1);
   });
 
+  test.each([
+    [
+      'data points beyond dataPointsMax',
+      { dataPointsMax: 1 },
+      { deliveryIntervalMs: 1_000, format: 'max' },
+      { beyondDataPoints: 1 },
+    ],
+    [
+      'windows further ahead than openWindowsMax',
+      { openWindowsMax: 1, closedWindowsMax: 0 },
+      { deliveryIntervalMs: 1_000, format: 'max' },
+      { unplaced: 1 },
+    ],
+    [
+      'ticks beyond pendingTicksMax',
+      { pendingTicksMax: 1 },
+      { monitoringIntervalMs: 100 },
+      { earlyTicks: 1 },
+    ],
+    [
+      'windows older than closedWindowsMax',
+      { closedWindowsMax: 1 },
+      { deliveryIntervalMs: 1_000, format: 'max' },
+      { unplaced: 1 },
+    ],
+  ])(
+    'what is beyond a bound is counted, never silence: %s',
+    (_name, changed, specifier, counts) => {
+      const bounds = { ...engineBoundsDefault, ...changed };
+      const bench = new Bench(specifier, bounds);
+      bench.row(10, 1).row(1_010, 2, kpiDataPoint('users', 'other'));
+      if (bounds.closedWindowsMax === 1) bench.row(1_020, 2).watermark(2_000).row(20, 3);
+      const none = { unplaced: 0, beyondDataPoints: 0, earlyTicks: 0 };
+      expect(bench.engine.counts).toEqual({ ...none, ...counts });
+    },
+  );
+
   test('a raw window beyond its bound comes in parts that add up', () => {
     const bounds = {
       ...engineBoundsDefault,
