@@ -288,8 +288,8 @@ export class Origin implements Service {
       this.#undo(members, cause);
       return;
     }
-    if (members.some(({ origin }) => origin.hasFrames)) this.#deps.mark?.committed();
     this.#atCrashPoint('committed');
+    if (members.some(({ origin }) => origin.hasFrames)) this.#deps.mark?.committed();
     for (const member of members) {
       const frames = member.origin.takeFrames();
       if (frames.length > 0) this.#deps.forwarder.forward(frames);

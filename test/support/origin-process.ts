@@ -1,9 +1,11 @@
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
+import { SystemRandom } from '../../common/runtime/random.ts';
 import { openDatabase } from '../../common/sqlite/database.ts';
 import { vmDescriptorSchema } from '../../common/wire/vm-descriptor.ts';
 import { migrateCollector } from '../../host-collector/origin/collector-schema.ts';
 import { Origin } from '../../host-collector/origin/origin.ts';
+import { StoreMark } from '../../host-collector/origin/store-mark.ts';
 import type { GuestRow } from '../../host-collector/vm/guest-listener.ts';
 import { FrameTable } from './frame-table.ts';
 
@@ -24,6 +26,7 @@ const origin = new Origin({
   forwarder: { forward: () => {} },
   clock: new SystemClock(),
   log: silentLog,
+  mark: new StoreMark({ database, random: new SystemRandom() }, `${path}.mark`),
   atCrashPoint: (point) => {
     if (point !== crashPoint) return;
     passedCount += 1;
