@@ -12,6 +12,7 @@ import {
   type SessionEnd,
   type Takeover,
 } from './fuse/dev-fuse/dev-fuse-session.ts';
+import { RequestActivity } from './fuse/dev-fuse/request-activity.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
 import { DatabaseContentReader } from './store/database-content-reader.ts';
@@ -25,6 +26,8 @@ export interface FuseThreadData {
   readonly memory: StoreSharedMemory;
   /** Of a {@link StatusPage} of {@link FileSystemReport}. */
   readonly statusPage: SharedArrayBuffer;
+  /** Of a {@link RequestActivity}. */
+  readonly activity: SharedArrayBuffer;
   readonly dataDirectory: string;
   readonly fileSystem: FileSystemOptions;
   readonly logLevel: LogLevel;
@@ -62,6 +65,7 @@ try {
     fileSystem,
     log,
     counters,
+    activity: new RequestActivity(data.activity),
     ...(data.takeover === null ? {} : { takeover: data.takeover }),
     onNegotiated: (negotiation) => {
       tell({ kind: 'negotiated', negotiation });

@@ -25,6 +25,17 @@ describeUnless(fuseObstacle(), 'kill -9 of the agent', () => {
     expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
   });
 
+  test('an agent that hangs (SIGSTOP): "the mount works again without an operator", "no acknowledged save is lost"', async () => {
+    await using agent = await mountAgent({ config: { unresponsiveMaxMs: 2_000 } });
+    const file = `${agent.mountPath}/unencrypted/users`;
+    await mustRun('bash', ['-c', `echo 1 > ${file}`]);
+    const { pid } = agent;
+    process.kill(pid, 'SIGSTOP');
+    await mustRun('bash', ['-c', `echo 2 > ${file}; cat ${file}`], { timeoutMs: 20_000 });
+    expect(agent.pid).not.toBe(pid);
+    expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
+  });
+
   test('"no acknowledged save is lost", and none is a row twice', async () => {
     await using agent = await mountAgent();
     using scratch = temporaryDirectory();
