@@ -1,3 +1,4 @@
+import { accessSync, constants as fileAccess } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 
@@ -18,9 +19,11 @@ import { type LostRows, SizeKeeper } from './size-keeper.ts';
 import type { StoreOptions } from './store-options.ts';
 import type { Area, StoreOutcome, StoreRequest } from './store-request.ts';
 
-const { EAGAIN, EIO, ENOSPC } = constants.errno;
+const { EAGAIN, EIO, ENOSPC, EROFS } = constants.errno;
 /** A timer whose transaction met a lock is tried again after this. */
 const busyRetryMs = 50;
+/** How often a disk that was read-only at the start is looked at. */
+const readOnlyLookMs = 1_000;
 
 export interface StoreDeps {
   readonly clock: Clock;
@@ -66,6 +69,8 @@ export class AreaStore {
   readonly #applier: RequestApplier;
   readonly #size: SizeKeeper;
   readonly #overtakes = new OvertakeWatch();
+  /** Its connection stays without a right to write, also when the disk can be written again. */
+  readonly #openedReadOnly: boolean;
   #identity: DatabaseIdentity;
   /** Requests that nobody waits for and that met a lock; they go before the next batch. */
   #retries: StoreRequest[] = [];
@@ -76,7 +81,9 @@ export class AreaStore {
   constructor(area: Area, deps: StoreDeps, options: StoreOptions) {
     this.#deps = deps;
     this.#options = options;
-    const database = openDatabase(join(options.directory, databaseFileName(area)), {
+    const path = join(options.directory, databaseFileName(area));
+    this.#openedReadOnly = isReadOnly(path);
+    const database = openDatabase(path, {
       synchronous: options.synchronous,
       busyMaxMs: options.busyMaxMs,
       walAutoCheckpointPages: 0,
@@ -125,12 +132,19 @@ export class AreaStore {
     return all.map((request) => this.#applyAlone(request)).slice(retries.length);
   }
 
-  /** Publishes what is due, moves aside what is overtaken; returns when to call again (monotonic ms). */
+  /**
+   * Publishes what is due, moves aside what is overtaken; returns when to call again (monotonic ms). Throws when a disk that
+   * was read-only at the start is so no more: the successor of this process opens the database for writing.
+   */
   tick(): number {
     const { state } = this;
     const nowMs = this.#deps.clock.monotonicMs();
+    if (this.#openedReadOnly && !isReadOnly(state.database.name)) {
+      throw new Error(`${state.database.name} can be written again: it has to be opened anew`);
+    }
     if (this.#retries.length > 0) this.apply([]);
     let nextDueMs = this.#retries.length > 0 ? nowMs + busyRetryMs : Number.POSITIVE_INFINITY;
+    if (this.#openedReadOnly) nextDueMs = Math.min(nextDueMs, nowMs + readOnlyLookMs);
     if (state.held.size === 0) return nextDueMs;
     const due = [...state.held.values()].filter(({ dueMs }) => dueMs <= nowMs);
     const isPublished = this.#inTransaction(() => {
@@ -225,13 +239,18 @@ export class AreaStore {
         held.rows === null ? [opaqueRow(held.content ?? new Uint8Array())] : decodeRows(held.rows);
       state.insertRows(held.table_name, held.saved_at_us, saved);
     }
-    state.database.exec('DELETE FROM "/held"');
-    this.#applier.compactLoggers();
-    state.quarantine.trim(this.#deps.clock.wallUs());
+    // Even of nothing it would write a page, for which a full disk has no room.
+    if (rows.length > 0) state.database.exec('DELETE FROM "/held"');
     state.markPublished(state.lastRowId);
     this.#deps.reachCrashPoint('before-held-commit');
     state.commit();
     this.#deps.reachCrashPoint('after-held-commit');
+    // Tidying up: a full disk must not keep the agent from starting.
+    this.#inTransaction(() => {
+      state.begin();
+      this.#applier.compactLoggers();
+      state.quarantine.trim(this.#deps.clock.wallUs());
+    });
   }
 
   #tryApply(requests: readonly StoreRequest[]): StoreOutcome[] | { readonly error: unknown } {
@@ -274,7 +293,7 @@ export class AreaStore {
       code: systemErrorCode(error) ?? null,
       error: String(error),
     });
-    return -EIO;
+    return isReadOnlyError(error, this.state.database.name) ? -EROFS : -EIO;
   }
 
   #fail(requests: readonly StoreRequest[], result: number): readonly StoreOutcome[] {
@@ -302,7 +321,7 @@ export class AreaStore {
     if (request.kind === 'save' || request.kind === 'append') counters.saves += 1;
     if (result === -EAGAIN) counters.busy += 1;
     else if (result === -ENOSPC) counters.full += 1;
-    else if (result === -EIO) counters.failed += 1;
+    else if (result === -EIO || result === -EROFS) counters.failed += 1;
     else if (result < 0) counters.refused += 1;
     const file = 'file' in request ? request.file : 0;
     return {
@@ -359,5 +378,22 @@ export class AreaStore {
     } catch (error) {
       this.#deps.log.error('prune-failed', { area: this.state.area, error: String(error) });
     }
+  }
+}
+
+/** Whether it was a disk that has become read-only: SQLite calls that an input/output error where the file was open before. */
+function isReadOnlyError(error: unknown, path: string): boolean {
+  const code = systemErrorCode(error) ?? '';
+  return (
+    code.startsWith('SQLITE_READONLY') || (code.startsWith('SQLITE_IOERR') && isReadOnly(path))
+  );
+}
+
+function isReadOnly(path: string): boolean {
+  try {
+    accessSync(path, fileAccess.W_OK);
+    return false;
+  } catch (error) {
+    return systemErrorCode(error) === 'EROFS';
   }
 }

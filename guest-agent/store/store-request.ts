@@ -144,7 +144,7 @@ export interface StoreOutcome {
   readonly kind: StoreRequest['kind'];
   readonly file: FileId;
   readonly handle: HandleId;
-  /** 0 or a negated errno: EINVAL not CSV, EFBIG, ENOSPC database full, EAGAIN a reader held a lock, EIO. */
+  /** 0 or a negated errno: EINVAL not CSV, EFBIG, ENOSPC database full, EAGAIN a reader held a lock, EROFS, EIO. */
   readonly result: number;
   /** The file's size after it: a logger's content may have been compacted. */
   readonly sizeBytes: number;
