@@ -16,6 +16,7 @@ import { RequestActivity } from './fuse/dev-fuse/request-activity.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
 import { DatabaseContentReader } from './store/database-content-reader.ts';
+import { StoreProgress } from './store/store-progress.ts';
 import { type StoreSharedMemory, StoreThreadClient } from './store/store-rings.ts';
 
 /** What the thread is started with. */
@@ -47,11 +48,13 @@ const log = createLog('fuse', data.logLevel);
 const content = new DatabaseContentReader(data.dataDirectory);
 const counters = new StageCounters();
 const statusPage = new StatusPage<FileSystemReport>(data.statusPage);
+const progress = new StoreProgress(data.memory.progress);
 const fileSystem = KpiFileSystem.restore(
   {
     store: new StoreThreadClient(data.memory),
     content,
     clock: new SystemClock(),
+    storedBytes: () => progress.storedBytes(),
     onSettled: () => {
       statusPage.serve(report);
     },

@@ -30,6 +30,8 @@ export interface FileSystemDependencies {
   readonly store: StoreClient;
   readonly content: ContentReader;
   readonly clock: Clock;
+  /** Bytes of the fuller database, for statfs(2). */
+  readonly storedBytes: () => number;
   /** Called at the end of each {@link KpiFileSystem.settle}, so before each request. */
   readonly onSettled?: () => void;
 }
@@ -59,6 +61,7 @@ const blockBytes = 4_096;
 export class KpiFileSystem implements FileSystem {
   readonly #clock: Clock;
   readonly #onSettled: (() => void) | undefined;
+  readonly #storedBytes: () => number;
   readonly #options: FileSystemOptions;
   readonly #store: StoreClient;
   readonly #tree: Tree;
@@ -78,6 +81,7 @@ export class KpiFileSystem implements FileSystem {
     const { clock, store } = deps;
     this.#clock = clock;
     this.#onSettled = deps.onSettled;
+    this.#storedBytes = deps.storedBytes;
     this.#store = store;
     this.#options = options;
     this.#rules = new NameRules(options.names);
@@ -316,9 +320,11 @@ export class KpiFileSystem implements FileSystem {
     return this.#nameChanges.rename(parent, name, newParent, newName, flags, token);
   }
 
+  /** Full means that rows go for new ones, acknowledged ones first: saves go on. */
   statistics(): FileSystemStatistics {
     const nodeCount = this.#tree.fileCount + this.#tree.directoryCount;
-    const usedBytes = this.#budgets.scratch.usedBytes + this.#budgets.buffers.usedBytes;
+    const { scratch, buffers } = this.#budgets;
+    const usedBytes = this.#storedBytes() + scratch.usedBytes + buffers.usedBytes;
     const freeBytes = Math.max(0, this.#options.capacityBytes - usedBytes);
     return {
       blockBytes,

@@ -110,6 +110,10 @@ export class AreaStore {
     return this.state.acknowledgedRowId;
   }
 
+  get storedBytes(): number {
+    return this.#size.storedBytes;
+  }
+
   /** Rows lost to the size bound since the last call. */
   takeLost(): readonly LostRows[] {
     const lost = this.#lost;

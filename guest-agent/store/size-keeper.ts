@@ -38,11 +38,13 @@ export class SizeKeeper {
   readonly #log: Log;
   readonly #options: StoreOptions;
   readonly #pagesMax: number;
+  readonly #pageBytes: number;
   readonly #walPath: string;
   #checkpointedCommitCount = 0;
   #walBytesSeen = 0;
   #writtenBytes = 0;
   #notedAtMs = 0;
+  #usedBytes = 0;
 
   constructor(
     state: AreaState,
@@ -54,13 +56,19 @@ export class SizeKeeper {
     this.#clock = deps.clock;
     this.#log = deps.log;
     this.#options = options;
-    const pageBytes = Number(this.#database.pragma('page_size', { simple: true }));
+    this.#pageBytes = Number(this.#database.pragma('page_size', { simple: true }));
     this.#pagesMax = Math.max(
       reservePages * 2,
-      Math.floor((options.databaseBytesMax - options.walBytesMax) / pageBytes),
+      Math.floor((options.databaseBytesMax - options.walBytesMax) / this.#pageBytes),
     );
     this.#walPath = `${this.#database.name}-wal`;
     this.#database.pragma(`max_page_count = ${this.#pagesMax}`);
+    this.#look();
+  }
+
+  /** Bytes in use, as of the last checkpoint, with what was written since. */
+  get storedBytes(): number {
+    return this.#usedBytes + this.#walBytesSeen + this.#writtenBytes;
   }
 
   /** True while a reader pins so much WAL that saves must wait for it. */
@@ -99,6 +107,7 @@ export class SizeKeeper {
     this.#writtenBytes = 0;
     try {
       this.#copyWal(mode);
+      this.#look();
       this.#checkpointedCommitCount = this.#state.commitCount;
       // Two fsyncs that nothing depends on at once.
       const nowMs = this.#clock.monotonicMs();
@@ -112,8 +121,13 @@ export class SizeKeeper {
         error: String(error),
       });
     } finally {
-      this.#walBytesSeen = statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
+      this.#walBytesSeen = walBytes(this.#walPath);
     }
+  }
+
+  #look(): void {
+    this.#usedBytes = this.#usedPages() * this.#pageBytes;
+    this.#walBytesSeen = walBytes(this.#walPath);
   }
 
   #copyWal(mode: 'PASSIVE' | 'TRUNCATE'): void {
@@ -215,6 +229,10 @@ export class SizeKeeper {
     const count = Number(this.#database.pragma('page_count', { simple: true }));
     return count - Number(this.#database.pragma('freelist_count', { simple: true }));
   }
+}
+
+function walBytes(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 /** Row ids that divide `from` to `through` into steps, ending with `through`; none when the range is empty. */

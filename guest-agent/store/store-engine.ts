@@ -134,6 +134,11 @@ export class StoreEngine {
       .slice(0, countMax);
   }
 
+  /** Bytes of the database with its WAL, free pages left out; not of more than a checkpoint ago by more than its saves. */
+  storedBytes(area: Area): number {
+    return this.#areas[area].storedBytes;
+  }
+
   /** The last row that the host has acknowledged. */
   acknowledgedRowId(area: Area): number {
     return this.#areas[area].acknowledgedRowId;
