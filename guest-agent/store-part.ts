@@ -1,13 +1,8 @@
 import assert from 'node:assert';
 import type { MessagePort } from 'node:worker_threads';
 
-import {
-  type Area,
-  areas,
-  type LostRange,
-  type PerArea,
-  type Registration,
-} from '../common/channel/message.ts';
+import { type Area, areas, type PerArea } from '../common/channel/area.ts';
+import { type LostRange, type Registration } from '../common/channel/message.ts';
 import type { Cancel, Clock } from '../common/runtime/clock.ts';
 import type { Log, LogLevel } from '../common/runtime/log.ts';
 import type { Service } from '../common/runtime/service.ts';

@@ -18,6 +18,7 @@ import { applyChange, attributesWithSize } from './attributes.ts';
 import { Contents } from './contents.ts';
 import { FileRequests } from './file-requests.ts';
 import { ByteBudget, GrowingBytes } from './growing-bytes.ts';
+import { handleSizeBytes } from './handle-reads.ts';
 import { failure, modeBits, openBits } from './linux.ts';
 import { NameChanges } from './name-changes.ts';
 import { NameRules } from './name-rules.ts';
@@ -94,15 +95,16 @@ export class KpiFileSystem implements FileSystem {
     this.#tree = new Tree(options, clock.wallUs());
     this.#requests = new FileRequests(parts);
     this.#openFiles = new OpenFiles(parts, this.#requests, this.#tree, this.#budgets, options);
-    this.#nameChanges = new NameChanges(
+    this.#nameChanges = new NameChanges({
       parts,
-      this.#requests,
-      this.#tree,
-      this.#openFiles,
-      this.#rules,
-      this.#budgets,
-      options,
-    );
+      requests: this.#requests,
+      tree: this.#tree,
+      openFiles: this.#openFiles,
+      rules: this.#rules,
+      scratch: this.#budgets.scratch,
+      buffers: this.#budgets.buffers,
+      fileBytesMax: options.fileBytesMax,
+    });
   }
 
   /** A file system with everything that the store knows: what was saved before the agent's restart. */
@@ -154,7 +156,7 @@ export class KpiFileSystem implements FileSystem {
         ? this.#openFiles.onlyHandleOf(node)
         : this.#openFiles.handle(handleId);
     if (handle === undefined) return node;
-    const sizeBytes = this.#openFiles.sizeBytes(handle);
+    const sizeBytes = handleSizeBytes(handle);
     return sizeBytes === node.sizeBytes ? node : attributesWithSize(node, sizeBytes);
   }
 
@@ -260,7 +262,7 @@ export class KpiFileSystem implements FileSystem {
     const node = this.#tree.node(id);
     if (node === undefined) return failure.ESTALE;
     if (node.kind === 'directory') return failure.EISDIR;
-    return this.#openFiles.read(this.#openFiles.handle(handleId), node, offset, byteCount);
+    return this.#openFiles.reads.read(this.#openFiles.handle(handleId), node, offset, byteCount);
   }
 
   write(

@@ -1,7 +1,7 @@
-import { accessSync, constants as fileAccess } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 
+import type { Area } from '../../common/channel/area.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { systemErrorCode } from '../../common/runtime/operating-error.ts';
@@ -12,12 +12,13 @@ import { AreaState } from './area-state.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
 import { type DatabaseIdentity, establishIdentity } from './database-identity.ts';
 import { decodeRows, OvertakeWatch } from './held-saves.ts';
+import { isReadOnly, isReadOnlyError } from './read-only-disk.ts';
 import { opaqueRow } from './refusal.ts';
 import { RequestApplier } from './request-applier.ts';
 import { databaseFileName, storeMigrations } from './schema.ts';
 import { type LostRows, SizeKeeper } from './size-keeper.ts';
 import type { StoreOptions } from './store-options.ts';
-import type { Area, StoreOutcome, StoreRequest } from './store-request.ts';
+import type { StoreOutcome, StoreRequest } from './store-request.ts';
 
 const { EAGAIN, EIO, ENOSPC, EROFS } = constants.errno;
 /** A timer whose transaction met a lock is tried again after this. */
@@ -382,22 +383,5 @@ export class AreaStore {
     } catch (error) {
       this.#deps.log.error('prune-failed', { area: this.state.area, error: String(error) });
     }
-  }
-}
-
-/** Whether it was a disk that has become read-only: SQLite calls that an input/output error where the file was open before. */
-function isReadOnlyError(error: unknown, path: string): boolean {
-  const code = systemErrorCode(error) ?? '';
-  return (
-    code.startsWith('SQLITE_READONLY') || (code.startsWith('SQLITE_IOERR') && isReadOnly(path))
-  );
-}
-
-function isReadOnly(path: string): boolean {
-  try {
-    accessSync(path, fileAccess.W_OK);
-    return false;
-  } catch (error) {
-    return systemErrorCode(error) === 'EROFS';
   }
 }

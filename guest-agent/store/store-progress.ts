@@ -1,4 +1,4 @@
-import { type Area, areas } from './store-request.ts';
+import { type Area, areas } from '../../common/channel/area.ts';
 
 /** A stamp may be this much older than the moment at which the request reaches the queue. */
 const stampGuardUs = 5_000;

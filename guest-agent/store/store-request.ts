@@ -1,8 +1,5 @@
+import type { Area } from '../../common/channel/area.ts';
 import type { HandleId, ReplyToken } from '../fuse/file-system.ts';
-
-/** The two directories of the mount (federated-interfaces IV-A), and the databases named after them. */
-export const areas = ['encrypted', 'unencrypted'] as const;
-export type Area = (typeof areas)[number];
 
 /** A file's identity over renames and restarts; the same number as its FUSE node. */
 export type FileId = number;

@@ -15,6 +15,7 @@ import { join } from 'node:path';
 
 import type { z } from 'zod';
 
+import type { Area } from '../../common/channel/area.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import {
   type Database,
@@ -23,7 +24,6 @@ import {
   type Synchronous,
 } from '../../common/sqlite/database.ts';
 import type { guestAgentConfigSchema } from '../../guest-agent/config.ts';
-import type { Area } from '../../guest-agent/store/store-request.ts';
 import { eventually } from './eventually.ts';
 
 type GuestAgentConfigInput = z.input<typeof guestAgentConfigSchema>;
