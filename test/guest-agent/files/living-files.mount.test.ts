@@ -206,6 +206,66 @@ describeUnless(fuseObstacle(), 'files while they live, through a mount', () => {
   });
 });
 
+describeUnless(fuseObstacle(), 'bounds and refusals, through a mount', () => {
+  test('"write(2) fails only where it is certain: limits, and completed lines of loggers"', async () => {
+    await using agent = await mountAgent({ config: { files: { fileBytesMax: 8_192 } } });
+    const kpi = join(agent.mountPath, 'unencrypted', 'kpi');
+    const plain = openSync(kpi, 'w');
+    expect(writeSync(plain, '"open\n')).toBe(6);
+    expect(() => {
+      closeSync(plain);
+    }).toThrow('EINVAL');
+    const large = openSync(kpi, 'w');
+    expect(writeSync(large, 'x'.repeat(8_192))).toBe(8_192);
+    expect(() => writeSync(large, 'x')).toThrow('EFBIG');
+    closeSync(large);
+    const logger = openSync(join(agent.mountPath, 'unencrypted', 'log'), 'a');
+    expect(() => writeSync(logger, 'a"b,"c\n')).toThrow('EINVAL');
+    writeSync(logger, '1,2\n');
+    closeSync(logger);
+    expect(agent.rows('log')).toEqual([{ column1: 1, column2: 2 }]);
+    expect(agent.rows('kpi')).toHaveLength(1);
+  });
+
+  test('"one bad save can\'t fail another": programs that save at the same time as one whose saves are refused', async () => {
+    await using agent = await mountAgent();
+    const script = `
+      cd ${join(agent.mountPath, 'unencrypted')}
+      for writer in 1 2 3; do
+        (for save in $(seq 100); do echo $save | dd of=good$writer status=none || exit 1; done) & good="$good $!"
+      done
+      (for save in $(seq 100); do printf '"open' | dd of=bad status=none 2>/dev/null && exit 1; done; exit 0) & bad=$!
+      for pid in $good $bad; do wait $pid || exit 1; done`;
+    execFileSync('bash', ['-c', script], { timeout: 60_000 });
+    for (const writer of [1, 2, 3]) expect(agent.rows(`good${writer}`)).toHaveLength(100);
+    expect(agent.tables('unencrypted')).toEqual(['good1', 'good2', 'good3']);
+  });
+
+  test('bounds by config: files and scratch bytes are ENOSPC, open files ENFILE, a path ENAMETOOLONG', async () => {
+    await using agent = await mountAgent({
+      config: {
+        files: { filesMax: 4, handlesMax: 3, scratchBytesMax: 4_096, pathBytesMax: 20 },
+      },
+    });
+    const path = (name: string): string => join(agent.mountPath, 'unencrypted', name);
+    const held = ['a', 'b', 'c'].map((name) => openSync(path(name), 'w'));
+    expect(() => openSync(path('a'), 'r')).toThrow('ENFILE');
+    for (const handle of held) closeSync(handle);
+    expect(() => {
+      writeFileSync(path('x'.repeat(21)), '1\n');
+    }).toThrow('ENAMETOOLONG');
+    expect(() => {
+      writeFileSync(path('d.tmp'), 'x'.repeat(4_097));
+    }).toThrow('ENOSPC');
+    expect(() => {
+      writeFileSync(path('e'), '1\n');
+    }).toThrow('ENOSPC');
+    unlinkSync(path('d.tmp'));
+    writeFileSync(path('e'), '1\n');
+    expect(agent.rows('e')).toEqual([{ column1: 1 }]);
+  });
+});
+
 describeUnless(fuseObstacle(), 'bounds of the database, through a mount', () => {
   const mebibyte = 2 ** 20;
 
