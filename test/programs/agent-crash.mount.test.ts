@@ -49,7 +49,7 @@ describeUnless(fuseObstacle(), 'kill -9 of the agent', () => {
     const writing = runWriter({
       directory: `${agent.mountPath}/unencrypted`,
       writerCount: 4,
-      durationMs: 4_000,
+      durationMs: 10_000,
       savesMax: 100_000,
       stampsPath,
     });
