@@ -1,7 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-import type { Area, PerArea, Registration } from '../common/channel/message.ts';
+import type { Area, PerArea } from '../common/channel/area.ts';
+import type { Registration } from '../common/channel/message.ts';
 import { type Cancel, SystemClock } from '../common/runtime/clock.ts';
 import { silentLog } from '../common/runtime/log.ts';
 import { SystemRandom } from '../common/runtime/random.ts';

@@ -1,5 +1,7 @@
 import { z } from 'zod';
 
+import { unresponsiveMaxMsDefault } from './supervisor/agent-watch.ts';
+
 const mebibyte = 2 ** 20;
 
 function bytes(defaultBytes: number, minBytes: number, maxBytes: number, description: string) {
@@ -130,6 +132,12 @@ export const guestAgentConfigSchema = z
       .enum(['dev-fuse', 'fuse-native'])
       .default('dev-fuse')
       .describe('dev-fuse speaks the kernel protocol itself; fuse-native needs libfuse2.'),
+    unresponsiveMaxMs: z
+      .int()
+      .min(1_000)
+      .max(3_600_000)
+      .default(unresponsiveMaxMsDefault)
+      .describe('A dev-fuse agent that hangs this long is killed and started again; ms.'),
     controlSocket: z.string().min(1).describe('The unix socket of `isobar guest status`.'),
     channel: z
       .strictObject({

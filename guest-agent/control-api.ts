@@ -3,13 +3,13 @@ import { join } from 'node:path';
 
 import { Hono } from 'hono';
 
+import { type Area, areas } from '../common/channel/area.ts';
 import type { GuestStatus } from '../common/control/guest-answer.ts';
 import type { StageCounts } from '../common/runtime/stage-counters.ts';
 import type { ChannelServer } from './channel/channel-server.ts';
 import type { FileSystemSnapshot } from './files/kpi-file-system.ts';
 import type { StorePart, StoreReport } from './store-part.ts';
 import { databaseFileName } from './store/schema.ts';
-import { type Area, areas } from './store/store-request.ts';
 
 /** What the file system and its backend count. */
 export interface FileSystemReport {

@@ -8,8 +8,10 @@ import type { Service } from '../common/runtime/service.ts';
 import type { FileSystemReport } from './control-api.ts';
 import type { FuseThreadData, FuseThreadMessage } from './fuse-thread.ts';
 import type { SessionEnd } from './fuse/dev-fuse/dev-fuse-session.ts';
+import { RequestActivity } from './fuse/dev-fuse/request-activity.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
+import { StoreQueue } from './store/store-rings.ts';
 import { threadMemoryLimits } from './thread-memory.ts';
 
 /** How long a report may take: the thread may be waiting for the disk. */
@@ -26,6 +28,8 @@ export class FuseThreadService implements Service {
   readonly #mountPath: string;
   readonly #clock: Clock;
   readonly #statusPage: StatusPage<FileSystemReport>;
+  readonly #activity: RequestActivity;
+  readonly #storeQueue: StoreQueue;
   readonly #listeners: {
     readonly onNegotiated: (negotiation: Negotiation) => void;
     readonly onEnded: (end: SessionEnd) => void;
@@ -42,13 +46,19 @@ export class FuseThreadService implements Service {
       /** The thread died of an error. */
       readonly onFailure: (error: unknown) => void;
     },
-    options: Omit<FuseThreadData, 'statusPage'> & { readonly mountPath: string },
+    options: Omit<FuseThreadData, 'statusPage' | 'activity'> & { readonly mountPath: string },
   ) {
     const { mountPath, ...data } = options;
     this.#mountPath = mountPath;
     this.#clock = deps.clock;
     this.#listeners = deps;
-    this.#data = { ...data, statusPage: StatusPage.allocate() };
+    this.#data = {
+      ...data,
+      statusPage: StatusPage.allocate(),
+      activity: RequestActivity.allocate(),
+    };
+    this.#activity = new RequestActivity(this.#data.activity);
+    this.#storeQueue = new StoreQueue(data.memory);
     this.#statusPage = new StatusPage(this.#data.statusPage);
   }
 
@@ -93,6 +103,14 @@ export class FuseThreadService implements Service {
       if (report !== undefined || this.#clock.monotonicMs() > deadlineMs) return report;
       await this.#clock.sleep(reportPollMs);
     }
+  }
+
+  /**
+   * False when the thread is at the same request as at the last call, unless it may wait for the store thread, which the
+   * disk keeps: that is no reason to end a process whose callers would get their answers when the disk is back.
+   */
+  isResponsive(): boolean {
+    return !this.#activity.isStuck() || !this.#storeQueue.isEmpty;
   }
 
   async stop(): Promise<void> {

@@ -12,9 +12,11 @@ import {
   type SessionEnd,
   type Takeover,
 } from './fuse/dev-fuse/dev-fuse-session.ts';
+import { RequestActivity } from './fuse/dev-fuse/request-activity.ts';
 import type { Negotiation } from './fuse/protocol/init.ts';
 import { StatusPage } from './status-page.ts';
 import { DatabaseContentReader } from './store/database-content-reader.ts';
+import { StoreProgress } from './store/store-progress.ts';
 import { type StoreSharedMemory, StoreThreadClient } from './store/store-rings.ts';
 
 /** What the thread is started with. */
@@ -25,6 +27,8 @@ export interface FuseThreadData {
   readonly memory: StoreSharedMemory;
   /** Of a {@link StatusPage} of {@link FileSystemReport}. */
   readonly statusPage: SharedArrayBuffer;
+  /** Of a {@link RequestActivity}. */
+  readonly activity: SharedArrayBuffer;
   readonly dataDirectory: string;
   readonly fileSystem: FileSystemOptions;
   readonly logLevel: LogLevel;
@@ -44,11 +48,13 @@ const log = createLog('fuse', data.logLevel);
 const content = new DatabaseContentReader(data.dataDirectory);
 const counters = new StageCounters();
 const statusPage = new StatusPage<FileSystemReport>(data.statusPage);
+const progress = new StoreProgress(data.memory.progress);
 const fileSystem = KpiFileSystem.restore(
   {
     store: new StoreThreadClient(data.memory),
     content,
     clock: new SystemClock(),
+    storedBytes: () => progress.storedBytes(),
     onSettled: () => {
       statusPage.serve(report);
     },
@@ -62,6 +68,7 @@ try {
     fileSystem,
     log,
     counters,
+    activity: new RequestActivity(data.activity),
     ...(data.takeover === null ? {} : { takeover: data.takeover }),
     onNegotiated: (negotiation) => {
       tell({ kind: 'negotiated', negotiation });

@@ -25,6 +25,7 @@ export interface Assignment {
 export class GuestAgent implements Service {
   readonly name = 'guest-agent';
   readonly #parts: ServiceGroup;
+  readonly #fuse: FuseThreadService;
 
   constructor(
     config: GuestAgentConfig,
@@ -59,11 +60,17 @@ export class GuestAgent implements Service {
         logLevel: deps.logLevel,
       },
     );
+    this.#fuse = fuse;
     this.#parts = new ServiceGroup('guest-agent', [store, channel, control, fuse]);
   }
 
   start(): Promise<void> {
     return this.#parts.start();
+  }
+
+  /** Whether requests are served; false in a row means that the fuse thread hangs. */
+  isResponsive(): boolean {
+    return this.#fuse.isResponsive();
   }
 
   stop(): Promise<void> {

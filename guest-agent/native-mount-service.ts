@@ -9,6 +9,7 @@ import { KpiFileSystem } from './files/kpi-file-system.ts';
 import type { FileSystemOptions } from './files/options.ts';
 import { FuseNativeBackend } from './fuse/fuse-native/fuse-native-backend.ts';
 import { DatabaseContentReader } from './store/database-content-reader.ts';
+import { StoreProgress } from './store/store-progress.ts';
 import { type StoreSharedMemory, StoreThreadClient } from './store/store-rings.ts';
 
 /** How often it is looked whether someone else has unmounted; fuse-native does not tell. */
@@ -62,11 +63,22 @@ export class NativeMountService implements Service {
     const { clock, log, requestStop } = this.#deps;
     const { mountPath, dataDirectory, memory, replies } = this.#options;
     const content = new DatabaseContentReader(dataDirectory);
+    const progress = new StoreProgress(memory.progress);
     const fileSystem = KpiFileSystem.restore(
-      { store: new StoreThreadClient(memory), content, clock },
+      {
+        store: new StoreThreadClient(memory),
+        content,
+        clock,
+        storedBytes: () => progress.storedBytes(),
+      },
       this.#options.fileSystem,
     );
-    const backend = new FuseNativeBackend({ clock, log }, { mountPath, fileSystem });
+    // Whoever starts this process has looked once whether the directory is empty (NativeMountPart); what comes into it while
+    // a mount that someone took away is made anew must not keep the next process from mounting.
+    const backend = new FuseNativeBackend(
+      { clock, log },
+      { mountPath, fileSystem, mayHideContent: true },
+    );
     backend.receiveReplies(replies);
     try {
       await backend.start();

@@ -1,13 +1,8 @@
 import assert from 'node:assert';
 import type { MessagePort } from 'node:worker_threads';
 
-import {
-  type Area,
-  areas,
-  type LostRange,
-  type PerArea,
-  type Registration,
-} from '../common/channel/message.ts';
+import { type Area, areas, type PerArea } from '../common/channel/area.ts';
+import { type LostRange, type Registration } from '../common/channel/message.ts';
 import type { Cancel, Clock } from '../common/runtime/clock.ts';
 import type { Log, LogLevel } from '../common/runtime/log.ts';
 import type { Service } from '../common/runtime/service.ts';
@@ -18,8 +13,7 @@ import { StoreReader } from './store/store-reader.ts';
 import type { StoreSharedMemory } from './store/store-rings.ts';
 import { StoreThreadService } from './store/store-thread-service.ts';
 
-/** Tables whose newest row is remembered; beyond it a fetch looks into all tables again. */
-const rememberedTablesMax = 4_096;
+const rememberedTablesMaxDefault = 4_096;
 
 /** Which tables got rows since when, so that a fetch need not look into all of them. */
 interface RecentTables {
@@ -42,6 +36,7 @@ export class StorePart implements Service, RowStore {
   readonly #log: Log;
   readonly #requestStop: (reason: string) => void;
   readonly #directory: string;
+  readonly #rememberedTablesMax: number;
   #reader: StoreReader | undefined;
   #generations: PerArea<string> = { encrypted: '', unencrypted: '' };
   readonly #publicationListeners = new Set<(publication: Publication) => void>();
@@ -66,12 +61,15 @@ export class StorePart implements Service, RowStore {
       readonly replyDescriptor: number | null;
       readonly replyPort: MessagePort | null;
       readonly logLevel: LogLevel;
+      /** Tables whose newest row is remembered; beyond it a fetch looks into all tables again. */
+      readonly rememberedTablesMax?: number;
     },
   ) {
     this.#clock = deps.clock;
     this.#log = deps.log;
     this.#requestStop = deps.requestStop;
     this.#directory = options.store.directory;
+    this.#rememberedTablesMax = options.rememberedTablesMax ?? rememberedTablesMaxDefault;
     this.#thread = new StoreThreadService(
       {
         onMessage: (message) => {
@@ -231,7 +229,7 @@ export class StorePart implements Service, RowStore {
     const recent = this.#recent[area];
     if (recent === undefined) return;
     for (const table of tables) recent.newest.set(table, throughRowId);
-    if (recent.newest.size > rememberedTablesMax) {
+    if (recent.newest.size > this.#rememberedTablesMax) {
       recent.newest.clear();
       recent.sinceRowId = throughRowId;
     }

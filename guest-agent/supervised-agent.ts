@@ -59,6 +59,7 @@ export class SupervisedAgent implements Service {
           resolve(message);
         },
         stop: requestStop,
+        isResponsive: () => this.#agent?.isResponsive() ?? true,
       });
     });
   }

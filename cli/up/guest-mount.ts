@@ -3,6 +3,7 @@ import type { Log } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { GuestAgentConfig } from '../../guest-agent/config.ts';
+import { unresponsiveMaxMsDefault } from '../../guest-agent/supervisor/agent-watch.ts';
 import { Supervisor } from '../../guest-agent/supervisor/supervisor.ts';
 import { ChildProcessService } from './child-process-service.ts';
 import { MountPart } from './mount-part.ts';
@@ -19,6 +20,7 @@ const agentDrainMaxMs = 10_000;
 export function buildGuestMount(
   options: Pick<GuestAgentConfig, 'mountPath' | 'fuseBackend'> & {
     readonly agentArguments: readonly string[];
+    readonly unresponsiveMaxMs?: GuestAgentConfig['unresponsiveMaxMs'];
   },
   dependencies: {
     readonly clock: Clock;
@@ -29,6 +31,7 @@ export function buildGuestMount(
   },
 ): MountProcessPart {
   const { mountPath, fuseBackend, agentArguments } = options;
+  const { unresponsiveMaxMs = unresponsiveMaxMsDefault } = options;
   const entry = compiledEntry('guest-agent/main.ts');
   if (fuseBackend === 'fuse-native') {
     const agent = new ChildProcessService(
@@ -49,6 +52,7 @@ export function buildGuestMount(
     args: agentArguments,
     readyTimeoutMs: agentReadyMaxMs,
     drainTimeoutMs: agentDrainMaxMs,
+    unresponsiveMaxMs,
     takeOutput: dependencies.takeOutput,
   });
   return new MountPart(supervisor);

@@ -207,7 +207,8 @@ class Places implements Service {
       ['host-collector', configs.hostCollector],
       ['primary-site', configs.primarySite],
     ] as const) {
-      writeFileSync(configPath(directory, name), `${JSON.stringify(config, undefined, 2)}\n`);
+      const text = `${JSON.stringify(config, undefined, 2)}\n`;
+      writeFileSync(configPath(directory, name), text, { mode: 0o600 });
     }
     return Promise.resolve();
   }

@@ -1,14 +1,13 @@
 import type { Value } from '../wire/value.ts';
-
-/** The directory of the mount that a row came from. */
-export type GuestArea = 'encrypted' | 'unencrypted';
+import type { Area } from './area.ts';
 
 /**
  * One row as the guest offers it to the host. (generation of the area's database, rowId) identifies it for ever;
  * rowIds rise within an area and may have gaps.
  */
 export interface GuestRow {
-  readonly area: GuestArea;
+  /** The directory of the mount that it came from. */
+  readonly area: Area;
   /** The file's path below its directory, without a leading slash. */
   readonly table: string;
   /** From 1; one counter for all tables of an area, never reused. A safe integer. */

@@ -1,9 +1,9 @@
 import { Encoder } from 'cbor-x';
 import { z } from 'zod';
 
+import { areas } from './area.ts';
 import { isPlainCbor } from './cbor-shape.ts';
 import {
-  areas,
   controlMessageSchema,
   lostRangeSchema,
   messageKinds,

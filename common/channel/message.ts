@@ -1,14 +1,8 @@
 import { z } from 'zod';
 
+import { type Area, areas } from './area.ts';
 import type { GuestRow } from './guest-row.ts';
 import { patternCharsMax, registrationsMax } from './protocol.ts';
-
-/** The two databases of a guest, each with its own generation and row ids. */
-export const areas = ['encrypted', 'unencrypted'] as const satisfies GuestRow['area'][];
-export type Area = (typeof areas)[number];
-
-/** Something for each of the two databases. */
-export type PerArea<Item> = Readonly<Record<Area, Item>>;
 
 const areaSchema = z.enum(areas);
 const nameSchema = z.string().max(256);

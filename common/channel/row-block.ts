@@ -1,6 +1,6 @@
 import type { Value } from '../wire/value.ts';
+import type { Area } from './area.ts';
 import type { GuestRow } from './guest-row.ts';
-import type { Area } from './message.ts';
 
 /**
  * Rows as a fetch's answer carries them: each distinct pair of table and columns once, each row as

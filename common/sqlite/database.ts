@@ -1,3 +1,5 @@
+import { closeSync, fchmodSync, openSync } from 'node:fs';
+
 import Sqlite from 'better-sqlite3';
 
 import { OperatingError, systemErrorCode } from '../runtime/operating-error.ts';
@@ -32,16 +34,21 @@ export class DatabaseError extends OperatingError<DatabaseErrorCode> {
   override readonly name = 'DatabaseError';
 }
 
+/** SQLite's name for a database without a file. */
+const inMemory = ':memory:';
+/** Not by the umask: a measurement is nobody else's business. */
+const privateMode = 0o600;
 const busyMaxMsDefault = 1_000;
 
 /**
- * Opens (and unless `readonly` creates) an SQLite database in WAL mode. 64-bit integers come back as `bigint` only
+ * Opens (and unless `readonly` creates, for its owner alone) an SQLite database in WAL mode. 64-bit integers come back as `bigint` only
  * from statements that ask for it with `safeIntegers()`.
  * @throws DatabaseError `database-open` when the file can't be opened or is no database.
  */
 export function openDatabase(path: string, options: OpenDatabaseOptions = {}): Database {
   let database: Database | undefined;
   try {
+    if (options.readonly !== true && path !== inMemory) createPrivately(path);
     database = new Sqlite(path, {
       readonly: options.readonly ?? false,
       timeout: options.busyMaxMs ?? busyMaxMsDefault,
@@ -68,6 +75,19 @@ export function openDatabase(path: string, options: OpenDatabaseOptions = {}): D
       { cause },
     );
   }
+}
+
+/** Makes an empty file, which SQLite takes for a new database and whose mode it gives to the files beside it. */
+function createPrivately(path: string): void {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, 'wx', privateMode);
+  } catch {
+    // It is there already; what else is wrong SQLite says better.
+    return;
+  }
+  fchmodSync(descriptor, privateMode);
+  closeSync(descriptor);
 }
 
 /** True for errors of a statement that another connection's lock, not the statement, brought about. */

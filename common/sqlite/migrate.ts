@@ -28,6 +28,8 @@ export function migrate(
       { context: { schemaVersion: before, knownVersion: migrations.length } },
     );
   }
+  // Writes nothing, so that a program starts on a full or read-only disk too.
+  if (before === migrations.length) return { before, after: before };
   const apply = database.transaction(() => {
     for (const migration of migrations.slice(before)) {
       if (typeof migration.up === 'string') database.exec(migration.up);

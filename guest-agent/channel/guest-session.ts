@@ -1,5 +1,6 @@
+import { type Area, areas, type PerArea } from '../../common/channel/area.ts';
 import type { MessageConnection } from '../../common/channel/message-connection.ts';
-import { areas, type Area, type MessageOf, type PerArea } from '../../common/channel/message.ts';
+import { type MessageOf } from '../../common/channel/message.ts';
 import { fetchBytesMax, fetchRowsMax } from '../../common/channel/protocol.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { StageCounters } from '../../common/runtime/stage-counters.ts';

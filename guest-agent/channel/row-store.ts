@@ -1,5 +1,6 @@
+import type { Area, PerArea } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
-import type { Area, LostRange, PerArea, Registration } from '../../common/channel/message.ts';
+import type { LostRange, Registration } from '../../common/channel/message.ts';
 import type { Cancel } from '../../common/runtime/clock.ts';
 
 export interface FetchLimits {

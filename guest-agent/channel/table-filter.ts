@@ -1,4 +1,5 @@
-import type { Area, PerArea, Registration } from '../../common/channel/message.ts';
+import type { Area, PerArea } from '../../common/channel/area.ts';
+import type { Registration } from '../../common/channel/message.ts';
 import { compileDataPointPattern } from '../../common/wire/data-point.ts';
 
 /** Whether a table is registered. */

@@ -73,6 +73,15 @@ export class Handle {
     this.changeCount += 1;
   }
 
+  /** With O_APPEND: what comes next begins a line, or an encrypted save, of its own. */
+  dropUnfinished(): void {
+    this.own?.resize(0);
+    this.sentBytes = 0;
+    this.appendUndo = null;
+    this.isChanged = false;
+    this.changeCount += 1;
+  }
+
   cutTo(sizeBytes: number): void {
     this.cutToBytes = Math.min(this.cutToBytes ?? sizeBytes, sizeBytes);
     this.cutAtVersion = this.file.versionCount;

@@ -18,6 +18,7 @@ import { applyChange, attributesWithSize } from './attributes.ts';
 import { Contents } from './contents.ts';
 import { FileRequests } from './file-requests.ts';
 import { ByteBudget, GrowingBytes } from './growing-bytes.ts';
+import { handleSizeBytes } from './handle-reads.ts';
 import { failure, modeBits, openBits } from './linux.ts';
 import { NameChanges } from './name-changes.ts';
 import { NameRules } from './name-rules.ts';
@@ -30,6 +31,8 @@ export interface FileSystemDependencies {
   readonly store: StoreClient;
   readonly content: ContentReader;
   readonly clock: Clock;
+  /** Bytes of the fuller database, for statfs(2). */
+  readonly storedBytes: () => number;
   /** Called at the end of each {@link KpiFileSystem.settle}, so before each request. */
   readonly onSettled?: () => void;
 }
@@ -59,6 +62,7 @@ const blockBytes = 4_096;
 export class KpiFileSystem implements FileSystem {
   readonly #clock: Clock;
   readonly #onSettled: (() => void) | undefined;
+  readonly #storedBytes: () => number;
   readonly #options: FileSystemOptions;
   readonly #store: StoreClient;
   readonly #tree: Tree;
@@ -78,6 +82,7 @@ export class KpiFileSystem implements FileSystem {
     const { clock, store } = deps;
     this.#clock = clock;
     this.#onSettled = deps.onSettled;
+    this.#storedBytes = deps.storedBytes;
     this.#store = store;
     this.#options = options;
     this.#rules = new NameRules(options.names);
@@ -90,15 +95,16 @@ export class KpiFileSystem implements FileSystem {
     this.#tree = new Tree(options, clock.wallUs());
     this.#requests = new FileRequests(parts);
     this.#openFiles = new OpenFiles(parts, this.#requests, this.#tree, this.#budgets, options);
-    this.#nameChanges = new NameChanges(
+    this.#nameChanges = new NameChanges({
       parts,
-      this.#requests,
-      this.#tree,
-      this.#openFiles,
-      this.#rules,
-      this.#budgets,
-      options,
-    );
+      requests: this.#requests,
+      tree: this.#tree,
+      openFiles: this.#openFiles,
+      rules: this.#rules,
+      scratch: this.#budgets.scratch,
+      buffers: this.#budgets.buffers,
+      fileBytesMax: options.fileBytesMax,
+    });
   }
 
   /** A file system with everything that the store knows: what was saved before the agent's restart. */
@@ -150,7 +156,7 @@ export class KpiFileSystem implements FileSystem {
         ? this.#openFiles.onlyHandleOf(node)
         : this.#openFiles.handle(handleId);
     if (handle === undefined) return node;
-    const sizeBytes = this.#openFiles.sizeBytes(handle);
+    const sizeBytes = handleSizeBytes(handle);
     return sizeBytes === node.sizeBytes ? node : attributesWithSize(node, sizeBytes);
   }
 
@@ -256,7 +262,7 @@ export class KpiFileSystem implements FileSystem {
     const node = this.#tree.node(id);
     if (node === undefined) return failure.ESTALE;
     if (node.kind === 'directory') return failure.EISDIR;
-    return this.#openFiles.read(this.#openFiles.handle(handleId), node, offset, byteCount);
+    return this.#openFiles.reads.read(this.#openFiles.handle(handleId), node, offset, byteCount);
   }
 
   write(
@@ -316,9 +322,11 @@ export class KpiFileSystem implements FileSystem {
     return this.#nameChanges.rename(parent, name, newParent, newName, flags, token);
   }
 
+  /** Full means that rows go for new ones, acknowledged ones first: saves go on. */
   statistics(): FileSystemStatistics {
     const nodeCount = this.#tree.fileCount + this.#tree.directoryCount;
-    const usedBytes = this.#budgets.scratch.usedBytes + this.#budgets.buffers.usedBytes;
+    const { scratch, buffers } = this.#budgets;
+    const usedBytes = this.#storedBytes() + scratch.usedBytes + buffers.usedBytes;
     const freeBytes = Math.max(0, this.#options.capacityBytes - usedBytes);
     return {
       blockBytes,

@@ -3,13 +3,13 @@ import assert from 'node:assert';
 import type { NodeId, ReplyToken, Result } from '../fuse/file-system.ts';
 import { deferred } from '../fuse/file-system.ts';
 import type { FileLocation, StoreOutcome, StoreRequest } from '../store/store-request.ts';
+import { DirectoryChanges } from './directory-changes.ts';
 import type { FileRequests, FileSystemParts } from './file-requests.ts';
-import { GrowingBytes, isBlank } from './growing-bytes.ts';
+import { type ByteBudget, GrowingBytes, isBlank } from './growing-bytes.ts';
 import { failure, renameBits } from './linux.ts';
 import type { NameRules } from './name-rules.ts';
-import type { DirectoryNode, FileNode, Node } from './node.ts';
-import type { Budgets, OpenFiles } from './open-files.ts';
-import type { FileSystemOptions } from './options.ts';
+import type { DirectoryNode, FileNode } from './node.ts';
+import type { OpenFiles } from './open-files.ts';
 import { type ChangeEnds, PendingChanges } from './pending-changes.ts';
 import type { Tree } from './tree.ts';
 
@@ -36,30 +36,36 @@ export class NameChanges {
   readonly #tree: Tree;
   readonly #openFiles: OpenFiles;
   readonly #rules: NameRules;
-  readonly #budgets: Budgets;
-  readonly #options: FileSystemOptions;
+  readonly #scratch: ByteBudget;
+  readonly #buffers: ByteBudget;
+  readonly #fileBytesMax: number;
   readonly #pending = new PendingChanges();
+  readonly #directories: DirectoryChanges;
 
-  constructor(
-    parts: FileSystemParts,
-    requests: FileRequests,
-    tree: Tree,
-    openFiles: OpenFiles,
-    rules: NameRules,
-    budgets: Budgets,
-    options: FileSystemOptions,
-  ) {
-    this.#parts = parts;
-    this.#requests = requests;
-    this.#tree = tree;
-    this.#openFiles = openFiles;
-    this.#rules = rules;
-    this.#budgets = budgets;
-    this.#options = options;
+  constructor(deps: {
+    readonly parts: FileSystemParts;
+    readonly requests: FileRequests;
+    readonly tree: Tree;
+    readonly openFiles: OpenFiles;
+    readonly rules: NameRules;
+    readonly scratch: ByteBudget;
+    readonly buffers: ByteBudget;
+    readonly fileBytesMax: number;
+  }) {
+    this.#parts = deps.parts;
+    this.#requests = deps.requests;
+    this.#tree = deps.tree;
+    this.#openFiles = deps.openFiles;
+    this.#rules = deps.rules;
+    this.#scratch = deps.scratch;
+    this.#buffers = deps.buffers;
+    this.#fileBytesMax = deps.fileBytesMax;
+    const { parts, tree, rules } = deps;
+    this.#directories = new DirectoryChanges({ parts, tree, rules, pending: this.#pending });
   }
 
   unlink(parent: NodeId, name: string, token: ReplyToken): Result {
-    const node = this.#changeable(parent, name);
+    const node = this.#tree.changeable(parent, name);
     if (typeof node === 'number') return node;
     if (node.kind === 'directory') return failure.EISDIR;
     if (!node.isInStore) {
@@ -74,18 +80,8 @@ export class NameChanges {
     });
   }
 
-  /** Answered at once: an empty directory that comes back after a crash does no harm. */
   removeDirectory(parent: NodeId, name: string): Result {
-    const node = this.#changeable(parent, name);
-    if (typeof node === 'number') return node;
-    if (node.kind === 'file') return failure.ENOTDIR;
-    if (node.children.size > 0 || node.reservedNames.size > 0) return failure.ENOTEMPTY;
-    const { area } = node;
-    this.#tree.remove(node);
-    if (node.isScratch || area === null) return 0;
-    const location = { area, path: node.path };
-    this.#parts.store.submit({ kind: 'remove', token: null, file: node.node, location });
-    return 0;
+    return this.#directories.remove(parent, name);
   }
 
   rename(
@@ -97,7 +93,7 @@ export class NameChanges {
     token: ReplyToken,
   ): Result {
     if ((flags & ~renameBits.noReplace) !== 0) return failure.EINVAL;
-    const node = this.#changeable(parent, name);
+    const node = this.#tree.changeable(parent, name);
     if (typeof node === 'number') return node;
     const directory = this.#tree.directory(newParent);
     if (typeof directory === 'number') return directory;
@@ -109,7 +105,7 @@ export class NameChanges {
     const isBusy = target?.isBusy === true || directory.isBusy;
     if (isBusy || directory.reservedNames.has(newName)) return failure.EBUSY;
     if (node.kind === 'directory') {
-      return this.#renameDirectory(node, directory, newName, target, token);
+      return this.#directories.rename(node, directory, newName, target, token);
     }
     if (target?.kind === 'directory') return failure.EISDIR;
     return this.#renameFile({ file: node, directory, name: newName, target, token });
@@ -118,51 +114,6 @@ export class NameChanges {
   /** Takes in the outcome of a change asked for here; false when it is about something else. */
   settle(outcome: StoreOutcome): boolean {
     return this.#pending.settle(outcome);
-  }
-
-  #renameDirectory(
-    node: DirectoryNode,
-    parent: DirectoryNode,
-    name: string,
-    target: Node | null,
-    token: ReplyToken,
-  ): Result {
-    const { area } = node;
-    assert(area !== null, 'the root has no name');
-    if (target?.kind === 'file') return failure.ENOTDIR;
-    if (target !== null && target.children.size + target.reservedNames.size > 0) {
-      return failure.ENOTEMPTY;
-    }
-    // mv then makes the directory anew and moves the files one by one, each under its own rules.
-    const isMovable = node.children.size + node.reservedNames.size === 0;
-    const toScratch = parent.isScratch || this.#rules.ofNewFile(name, false) === 'scratch';
-    if (!isMovable || toScratch !== node.isScratch) return failure.EXDEV;
-    const finish = () => {
-      if (target !== null) this.#tree.remove(target);
-      this.#tree.move(node, parent, name);
-      node.path = parent.childPath(name);
-    };
-    if (node.isScratch) {
-      finish();
-      return 0;
-    }
-    const refusal = this.#tree.checkStoredName(parent, name, node);
-    if (refusal < 0) return refusal;
-    this.#pending.begin('rename', node, target === null ? [node] : [node, target], [parent, name], {
-      finish,
-      revert: () => {},
-    });
-    this.#parts.store.submit({
-      kind: 'rename',
-      token,
-      file: node.node,
-      from: { area, path: node.path },
-      to: { area, path: parent.childPath(name) },
-      replaced: target === null ? null : target.node,
-      saves: false,
-      savedAtUs: this.#parts.clock.wallUs(),
-    });
-    return deferred;
   }
 
   #renameFile(move: Move): Result {
@@ -235,7 +186,7 @@ export class NameChanges {
     const { scratch, area } = file;
     assert(scratch !== null);
     const to = { area, path: directory.childPath(name) };
-    if (scratch.length > this.#options.fileBytesMax) return this.#refuse(failure.EFBIG);
+    if (scratch.length > this.#fileBytesMax) return this.#refuse(failure.EFBIG);
     const content = scratch.share();
     const changeCounts = new Map(
       [...this.#openFiles.handlesOf(file)].map((handle) => [handle, handle.changeCount]),
@@ -297,7 +248,7 @@ export class NameChanges {
       handle.isChanged = changeCounts.get(handle) !== handle.changeCount;
       if (!handle.isChanged) continue;
       const written = file.scratch.view().subarray(handle.isAppend ? savedBytes : 0);
-      if (handle.ownBytes(this.#budgets.buffers).write(0, written)) continue;
+      if (handle.ownBytes(this.#buffers).write(0, written)) continue;
       handle.isChanged = false;
       this.#parts.counters.dropped += 1;
     }
@@ -306,7 +257,7 @@ export class NameChanges {
   /** A stored file gets a scratch name: it leaves the store, and its bytes live in memory. */
   #takeOut(move: Move): Result {
     const { file } = move;
-    const scratch = new GrowingBytes(this.#budgets.scratch);
+    const scratch = new GrowingBytes(this.#scratch);
     if (!scratch.write(0, this.#parts.contents.of(file))) return this.#refuse(failure.ENOSPC);
     if (move.target?.isInStore === true) {
       scratch.clear();
@@ -364,7 +315,7 @@ export class NameChanges {
     if (file === null || file.scratch !== null) return () => {};
     const { location } = file;
     if (file.openCount > 0) {
-      const scratch = new GrowingBytes(this.#budgets.scratch);
+      const scratch = new GrowingBytes(this.#scratch);
       // Without room its readers see its end: a full scratch must not keep a name alive.
       scratch.write(0, this.#parts.contents.of(file));
       file.scratch = scratch;
@@ -404,16 +355,6 @@ export class NameChanges {
   #beginMove(kind: StoreRequest['kind'], move: Move, ends: ChangeEnds): void {
     const nodes = move.target === null ? [move.file] : [move.file, move.target];
     this.#pending.begin(kind, move.file, nodes, [move.directory, move.name], ends);
-  }
-
-  /** The entry, if its name may change now. */
-  #changeable(parent: NodeId, name: string): Node | number {
-    const directory = this.#tree.directory(parent);
-    if (typeof directory === 'number') return directory;
-    if (directory.area === null) return failure.EPERM;
-    const node = directory.children.get(name);
-    if (node === undefined) return failure.ENOENT;
-    return node.isBusy || directory.isBusy ? failure.EBUSY : node;
   }
 
   #refuse(result: Result): Result {

@@ -1,5 +1,6 @@
+import type { Area } from '../../common/channel/area.ts';
 import type { Attributes, NodeId } from '../fuse/file-system.ts';
-import type { Area, FileAttributes, FileLocation } from '../store/store-request.ts';
+import type { FileAttributes, FileLocation } from '../store/store-request.ts';
 import type { GrowingBytes } from './growing-bytes.ts';
 import { modeBits } from './linux.ts';
 

@@ -3,6 +3,7 @@ import { deferred } from '../fuse/file-system.ts';
 import type { StoreOutcome } from '../store/store-request.ts';
 import type { FileRequests, FileSystemParts } from './file-requests.ts';
 import { type ByteBudget, type GrowingBytes, isBlank } from './growing-bytes.ts';
+import { HandleReads, handleSizeBytes } from './handle-reads.ts';
 import { Handle } from './handle.ts';
 import { allocateBits, failure, openBits } from './linux.ts';
 import type { FileNode, Node } from './node.ts';
@@ -30,6 +31,7 @@ export class OpenFiles {
   readonly #tree: Tree;
   readonly #budgets: Budgets;
   readonly #options: FileSystemOptions;
+  readonly reads: HandleReads;
   readonly #handles = new Map<number, Handle>();
   /** Handle ids are this and a small integer, which is the key above: such keys make the map fast. */
   readonly #baseId: HandleId;
@@ -48,6 +50,7 @@ export class OpenFiles {
     this.#tree = tree;
     this.#budgets = budgets;
     this.#options = options;
+    this.reads = new HandleReads(parts.contents, budgets.buffers);
     this.#baseId = parts.clock.wallUs() % handleBaseMax;
   }
 
@@ -96,21 +99,6 @@ export class OpenFiles {
     return handle;
   }
 
-  read(handle: Handle | undefined, file: FileNode, offset: number, byteCount: number): Uint8Array {
-    if (handle === undefined) {
-      return this.#parts.contents.of(file).subarray(offset, offset + byteCount);
-    }
-    return this.#visible(handle, offset, byteCount).subarray(offset, offset + byteCount);
-  }
-
-  /** The size that fstat(2) through the handle shows. */
-  sizeBytes(handle: Handle): number {
-    const { own, file } = handle;
-    if (file.scratch !== null && handle.location === null) return file.scratch.length;
-    if (own === null) return file.sizeBytes;
-    return handle.isAppend ? file.sizeBytes + own.length - handle.sentBytes : own.length;
-  }
-
   write(handle: Handle, offset: number, data: Uint8Array, token: ReplyToken): Result {
     if (!handle.isWritable) return failure.EBADF;
     if (data.length === 0) return 0;
@@ -140,7 +128,7 @@ export class OpenFiles {
       handle.markChanged();
     }
     // With O_APPEND, NUL bytes before the next line would spoil it: room is promised, not shown.
-    if (keepsSize || handle.isAppend || end <= this.sizeBytes(handle)) return 0;
+    if (keepsSize || handle.isAppend || end <= handleSizeBytes(handle)) return 0;
     return this.resize(handle, end);
   }
 
@@ -151,7 +139,7 @@ export class OpenFiles {
     if (handle.location === null) return this.#resizeScratch(file, sizeBytes);
     if (sizeBytes > this.#options.fileBytesMax) return this.#refuse(failure.EFBIG);
     if (handle.isAppend) {
-      this.#dropUnfinished(handle);
+      handle.dropUnfinished();
       return this.truncate(file, sizeBytes);
     }
     const own = this.#ownContent(handle);
@@ -191,7 +179,7 @@ export class OpenFiles {
     if (handle.isChanged && handle.isAppend) {
       if (this.#appendUnfinished(handle, token, true)) {
         // Encrypted bytes appended later are another save; an unencrypted line may still be finished.
-        if (handle.file.area === 'encrypted') this.#dropUnfinished(handle);
+        if (handle.file.area === 'encrypted') handle.dropUnfinished();
         return deferred;
       }
     } else if (handle.isChanged && this.#saveOwn(handle, token, true)) return deferred;
@@ -212,7 +200,7 @@ export class OpenFiles {
       this.#applyCut(handle);
       if (!file.isKnown && file.pendingCount === 0) this.#requests.putFile(file, null);
     }
-    this.#unpin(handle);
+    this.reads.unpin(handle);
     if (handle.pendingCount === 0) this.#discard(handle);
     if (file.openCount === 0) this.#tree.dropIfUnused(file);
   }
@@ -358,14 +346,6 @@ export class OpenFiles {
     return true;
   }
 
-  #dropUnfinished(handle: Handle): void {
-    handle.own?.resize(0);
-    handle.sentBytes = 0;
-    handle.appendUndo = null;
-    handle.isChanged = false;
-    handle.changeCount += 1;
-  }
-
   /** Submits the handle's content; false when it is no save: empty, or only NUL bytes. */
   #saveOwn(handle: Handle, token: ReplyToken | null, publishes: boolean): boolean {
     const { location, own } = handle;
@@ -405,37 +385,6 @@ export class OpenFiles {
     if (own.write(0, this.#parts.contents.of(handle.file))) return own;
     handle.own = null;
     return null;
-  }
-
-  /** What a read through the handle sees: its own bytes, or one save of the file from its first byte to its last. */
-  #visible(handle: Handle, offset: number, byteCount: number): Uint8Array {
-    const { file, own } = handle;
-    if (handle.location === null || own === null) {
-      return this.#pinnedContent(handle, offset, byteCount);
-    }
-    if (!handle.isAppend) return own.view();
-    const content = this.#parts.contents.of(file);
-    if (own.length === handle.sentBytes) return content;
-    const joined = new Uint8Array(content.length + own.length - handle.sentBytes);
-    joined.set(content);
-    joined.set(own.view().subarray(handle.sentBytes), content.length);
-    return joined;
-  }
-
-  #pinnedContent(handle: Handle, offset: number, byteCount: number): Uint8Array {
-    const { file, pinned } = handle;
-    if (pinned !== null && offset > 0 && offset < pinned.length) return pinned;
-    this.#unpin(handle);
-    const content = this.#parts.contents.of(file);
-    const isLong = file.scratch === null && offset === 0 && content.length > byteCount;
-    if (isLong && this.#budgets.buffers.charge(content.length)) handle.pinned = content;
-    return content;
-  }
-
-  #unpin(handle: Handle): void {
-    if (handle.pinned === null) return;
-    this.#budgets.buffers.charge(-handle.pinned.length);
-    handle.pinned = null;
   }
 
   #discard(handle: Handle): void {

@@ -1,7 +1,8 @@
 import assert from 'node:assert';
 
+import { areas } from '../../common/channel/area.ts';
 import type { NodeId } from '../fuse/file-system.ts';
-import { areas, type PersistentFile } from '../store/store-request.ts';
+import { type PersistentFile } from '../store/store-request.ts';
 import { failure } from './linux.ts';
 import { foldCase } from './name-rules.ts';
 import { DirectoryNode, FileNode, type Node, type Ownership } from './node.ts';
@@ -57,6 +58,16 @@ export class Tree {
 
   node(id: NodeId): Node | undefined {
     return this.#nodes.get(id);
+  }
+
+  /** The entry, if its name may change now. */
+  changeable(parent: NodeId, name: string): Node | number {
+    const directory = this.directory(parent);
+    if (typeof directory === 'number') return directory;
+    if (directory.area === null) return failure.EPERM;
+    const node = directory.children.get(name);
+    if (node === undefined) return failure.ENOENT;
+    return node.isBusy || directory.isBusy ? failure.EBUSY : node;
   }
 
   /** The directory, or ENOTDIR, or ESTALE for a node of a former process, on which the kernel looks the path up again. */

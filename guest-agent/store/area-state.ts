@@ -1,3 +1,4 @@
+import type { Area } from '../../common/channel/area.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { LoggerState } from '../csv/csv-rows.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
@@ -7,7 +8,7 @@ import { encodeRows, frontierOf, type HeldSave } from './held-saves.ts';
 import { KpiTables, type TableRow } from './kpi-tables.ts';
 import { Quarantine } from './quarantine.ts';
 import type { StoreOptions } from './store-options.ts';
-import type { Area, FileId } from './store-request.ts';
+import type { FileId } from './store-request.ts';
 import { UndoLog } from './undo-log.ts';
 
 /** An unfinished line at the end of a logger's file, which the handle's next append writes again. */

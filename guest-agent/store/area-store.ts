@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { join } from 'node:path';
 
+import type { Area } from '../../common/channel/area.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { systemErrorCode } from '../../common/runtime/operating-error.ts';
@@ -11,16 +12,19 @@ import { AreaState } from './area-state.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
 import { type DatabaseIdentity, establishIdentity } from './database-identity.ts';
 import { decodeRows, OvertakeWatch } from './held-saves.ts';
+import { isReadOnly, isReadOnlyError } from './read-only-disk.ts';
 import { opaqueRow } from './refusal.ts';
 import { RequestApplier } from './request-applier.ts';
 import { databaseFileName, storeMigrations } from './schema.ts';
 import { type LostRows, SizeKeeper } from './size-keeper.ts';
 import type { StoreOptions } from './store-options.ts';
-import type { Area, StoreOutcome, StoreRequest } from './store-request.ts';
+import type { StoreOutcome, StoreRequest } from './store-request.ts';
 
-const { EAGAIN, EIO, ENOSPC } = constants.errno;
+const { EAGAIN, EIO, ENOSPC, EROFS } = constants.errno;
 /** A timer whose transaction met a lock is tried again after this. */
 const busyRetryMs = 50;
+/** How often a disk that was read-only at the start is looked at. */
+const readOnlyLookMs = 1_000;
 
 export interface StoreDeps {
   readonly clock: Clock;
@@ -66,6 +70,8 @@ export class AreaStore {
   readonly #applier: RequestApplier;
   readonly #size: SizeKeeper;
   readonly #overtakes = new OvertakeWatch();
+  /** Its connection stays without a right to write, also when the disk can be written again. */
+  readonly #openedReadOnly: boolean;
   #identity: DatabaseIdentity;
   /** Requests that nobody waits for and that met a lock; they go before the next batch. */
   #retries: StoreRequest[] = [];
@@ -76,7 +82,9 @@ export class AreaStore {
   constructor(area: Area, deps: StoreDeps, options: StoreOptions) {
     this.#deps = deps;
     this.#options = options;
-    const database = openDatabase(join(options.directory, databaseFileName(area)), {
+    const path = join(options.directory, databaseFileName(area));
+    this.#openedReadOnly = isReadOnly(path);
+    const database = openDatabase(path, {
       synchronous: options.synchronous,
       busyMaxMs: options.busyMaxMs,
       walAutoCheckpointPages: 0,
@@ -103,6 +111,10 @@ export class AreaStore {
     return this.state.acknowledgedRowId;
   }
 
+  get storedBytes(): number {
+    return this.#size.storedBytes;
+  }
+
   /** Rows lost to the size bound since the last call. */
   takeLost(): readonly LostRows[] {
     const lost = this.#lost;
@@ -125,12 +137,19 @@ export class AreaStore {
     return all.map((request) => this.#applyAlone(request)).slice(retries.length);
   }
 
-  /** Publishes what is due, moves aside what is overtaken; returns when to call again (monotonic ms). */
+  /**
+   * Publishes what is due, moves aside what is overtaken; returns when to call again (monotonic ms). Throws when a disk that
+   * was read-only at the start is so no more: the successor of this process opens the database for writing.
+   */
   tick(): number {
     const { state } = this;
     const nowMs = this.#deps.clock.monotonicMs();
+    if (this.#openedReadOnly && !isReadOnly(state.database.name)) {
+      throw new Error(`${state.database.name} can be written again: it has to be opened anew`);
+    }
     if (this.#retries.length > 0) this.apply([]);
     let nextDueMs = this.#retries.length > 0 ? nowMs + busyRetryMs : Number.POSITIVE_INFINITY;
+    if (this.#openedReadOnly) nextDueMs = Math.min(nextDueMs, nowMs + readOnlyLookMs);
     if (state.held.size === 0) return nextDueMs;
     const due = [...state.held.values()].filter(({ dueMs }) => dueMs <= nowMs);
     const isPublished = this.#inTransaction(() => {
@@ -225,13 +244,18 @@ export class AreaStore {
         held.rows === null ? [opaqueRow(held.content ?? new Uint8Array())] : decodeRows(held.rows);
       state.insertRows(held.table_name, held.saved_at_us, saved);
     }
-    state.database.exec('DELETE FROM "/held"');
-    this.#applier.compactLoggers();
-    state.quarantine.trim(this.#deps.clock.wallUs());
+    // Even of nothing it would write a page, for which a full disk has no room.
+    if (rows.length > 0) state.database.exec('DELETE FROM "/held"');
     state.markPublished(state.lastRowId);
     this.#deps.reachCrashPoint('before-held-commit');
     state.commit();
     this.#deps.reachCrashPoint('after-held-commit');
+    // Tidying up: a full disk must not keep the agent from starting.
+    this.#inTransaction(() => {
+      state.begin();
+      this.#applier.compactLoggers();
+      state.quarantine.trim(this.#deps.clock.wallUs());
+    });
   }
 
   #tryApply(requests: readonly StoreRequest[]): StoreOutcome[] | { readonly error: unknown } {
@@ -274,7 +298,7 @@ export class AreaStore {
       code: systemErrorCode(error) ?? null,
       error: String(error),
     });
-    return -EIO;
+    return isReadOnlyError(error, this.state.database.name) ? -EROFS : -EIO;
   }
 
   #fail(requests: readonly StoreRequest[], result: number): readonly StoreOutcome[] {
@@ -302,7 +326,7 @@ export class AreaStore {
     if (request.kind === 'save' || request.kind === 'append') counters.saves += 1;
     if (result === -EAGAIN) counters.busy += 1;
     else if (result === -ENOSPC) counters.full += 1;
-    else if (result === -EIO) counters.failed += 1;
+    else if (result === -EIO || result === -EROFS) counters.failed += 1;
     else if (result < 0) counters.refused += 1;
     const file = 'file' in request ? request.file : 0;
     return {

@@ -1,14 +1,9 @@
 import { join } from 'node:path';
 
+import { type Area, areas } from '../../common/channel/area.ts';
 import { type Database, openDatabase, type Statement } from '../../common/sqlite/database.ts';
 import { databaseFileName, readerCacheBytesMax } from './schema.ts';
-import {
-  type Area,
-  areas,
-  type ContentReader,
-  type FileId,
-  type PersistentFile,
-} from './store-request.ts';
+import { type ContentReader, type FileId, type PersistentFile } from './store-request.ts';
 
 interface AreaStatements {
   readonly database: Database;

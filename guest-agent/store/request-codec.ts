@@ -1,7 +1,7 @@
 import assert from 'node:assert';
 
+import { areas } from '../../common/channel/area.ts';
 import {
-  areas,
   type FileAttributes,
   type FileLocation,
   type StoreOutcome,
@@ -198,38 +198,27 @@ function flatten(request: StoreRequest): RequestRecord {
 
 function unflatten(record: RequestRecord): StoreRequest {
   const { kind, token, handle, file, location, attributes, savedAtUs } = record;
-  const [firstFlag = false, secondFlag = false] = record.flags;
+  const [firstFlag = false, publishes = false] = record.flags;
+  // What a save and an append have in common.
+  const { otherPath: filePath } = record;
+  const written = { token, handle, file, location, attributes, savedAtUs, filePath, publishes };
   switch (kind) {
     case 'save':
       return {
         kind,
-        token,
-        handle,
-        file,
-        location,
-        attributes,
-        savedAtUs,
-        filePath: record.otherPath,
+        ...written,
         replaced: record.optional,
         content: record.content,
         holdsNewName: firstFlag,
-        publishes: secondFlag,
       };
     case 'append':
       return {
         kind,
-        token,
-        handle,
-        file,
-        location,
-        attributes,
-        savedAtUs,
-        filePath: record.otherPath,
+        ...written,
         writtenBytes: record.optional,
         resentBytes: record.second ?? 0,
         lines: record.content,
         endsUnfinished: firstFlag,
-        publishes: secondFlag,
       };
     case 'rename':
       return {

@@ -1,6 +1,8 @@
 import { statSync } from 'node:fs';
 
 import type { Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import { type Database, isBusy, quoteIdentifier } from '../../common/sqlite/database.ts';
 import type { AreaState } from './area-state.ts';
 import { noteProgress } from './database-identity.ts';
@@ -33,26 +35,40 @@ export class SizeKeeper {
   readonly #state: AreaState;
   readonly #database: Database;
   readonly #clock: Clock;
+  readonly #log: Log;
   readonly #options: StoreOptions;
   readonly #pagesMax: number;
+  readonly #pageBytes: number;
   readonly #walPath: string;
   #checkpointedCommitCount = 0;
   #walBytesSeen = 0;
   #writtenBytes = 0;
   #notedAtMs = 0;
+  #usedBytes = 0;
 
-  constructor(state: AreaState, deps: { readonly clock: Clock }, options: StoreOptions) {
+  constructor(
+    state: AreaState,
+    deps: { readonly clock: Clock; readonly log: Log },
+    options: StoreOptions,
+  ) {
     this.#state = state;
     this.#database = state.database;
     this.#clock = deps.clock;
+    this.#log = deps.log;
     this.#options = options;
-    const pageBytes = Number(this.#database.pragma('page_size', { simple: true }));
+    this.#pageBytes = Number(this.#database.pragma('page_size', { simple: true }));
     this.#pagesMax = Math.max(
       reservePages * 2,
-      Math.floor((options.databaseBytesMax - options.walBytesMax) / pageBytes),
+      Math.floor((options.databaseBytesMax - options.walBytesMax) / this.#pageBytes),
     );
     this.#walPath = `${this.#database.name}-wal`;
     this.#database.pragma(`max_page_count = ${this.#pagesMax}`);
+    this.#look();
+  }
+
+  /** Bytes in use, as of the last checkpoint, with what was written since. */
+  get storedBytes(): number {
+    return this.#usedBytes + this.#walBytesSeen + this.#writtenBytes;
   }
 
   /** True while a reader pins so much WAL that saves must wait for it. */
@@ -85,9 +101,36 @@ export class SizeKeeper {
 
   /**
    * Copies what can be copied, waiting for nobody, and notes how far the database has come unless that was done less than
-   * `noteAfterMs` ago.
+   * `noteAfterMs` ago. A disk that refuses is no failure of anyone's save: it is logged and tried again later.
    */
   #checkpoint(mode: 'PASSIVE' | 'TRUNCATE', noteAfterMs: number): void {
+    this.#writtenBytes = 0;
+    try {
+      this.#copyWal(mode);
+      this.#look();
+      this.#checkpointedCommitCount = this.#state.commitCount;
+      // Two fsyncs that nothing depends on at once.
+      const nowMs = this.#clock.monotonicMs();
+      if (nowMs - this.#notedAtMs < noteAfterMs) return;
+      this.#notedAtMs = nowMs;
+      noteProgress(this.#database, this.#state.storedProgress);
+    } catch (error) {
+      this.#log.warn('store-upkeep-failed', {
+        area: this.#state.area,
+        code: systemErrorCode(error) ?? null,
+        error: String(error),
+      });
+    } finally {
+      this.#walBytesSeen = walBytes(this.#walPath);
+    }
+  }
+
+  #look(): void {
+    this.#usedBytes = this.#usedPages() * this.#pageBytes;
+    this.#walBytesSeen = walBytes(this.#walPath);
+  }
+
+  #copyWal(mode: 'PASSIVE' | 'TRUNCATE'): void {
     this.#database.pragma('busy_timeout = 0');
     try {
       this.#database.pragma(`wal_checkpoint(${mode})`);
@@ -96,14 +139,6 @@ export class SizeKeeper {
     } finally {
       this.#database.pragma(`busy_timeout = ${this.#options.busyMaxMs}`);
     }
-    this.#writtenBytes = 0;
-    this.#walBytesSeen = statSync(this.#walPath, { throwIfNoEntry: false })?.size ?? 0;
-    this.#checkpointedCommitCount = this.#state.commitCount;
-    // Two fsyncs that nothing depends on at once.
-    const nowMs = this.#clock.monotonicMs();
-    if (nowMs - this.#notedAtMs < noteAfterMs) return;
-    this.#notedAtMs = nowMs;
-    noteProgress(this.#database, this.#state.storedProgress);
   }
 
   /** True when rows should go before they must. */
@@ -194,6 +229,10 @@ export class SizeKeeper {
     const count = Number(this.#database.pragma('page_count', { simple: true }));
     return count - Number(this.#database.pragma('freelist_count', { simple: true }));
   }
+}
+
+function walBytes(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 /** Row ids that divide `from` to `through` into steps, ending with `through`; none when the range is empty. */

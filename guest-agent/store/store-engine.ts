@@ -1,9 +1,10 @@
+import { type Area, areas } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import { AreaStore, type StoreDeps, type AreaCounters } from './area-store.ts';
 import type { LostRows } from './size-keeper.ts';
 import type { StoreOptions } from './store-options.ts';
-import { type Area, areas, type StoreOutcome, type StoreRequest } from './store-request.ts';
+import { type StoreOutcome, type StoreRequest } from './store-request.ts';
 
 /** What the main thread hears of: rows that the host may fetch, rows that it never will. */
 export type StoreEvent =
@@ -132,6 +133,11 @@ export class StoreEngine {
         ),
       )
       .slice(0, countMax);
+  }
+
+  /** Bytes of the database with its WAL, free pages left out; not of more than a checkpoint ago by more than its saves. */
+  storedBytes(area: Area): number {
+    return this.#areas[area].storedBytes;
   }
 
   /** The last row that the host has acknowledged. */

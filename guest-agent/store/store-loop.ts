@@ -1,9 +1,10 @@
+import { type Area, areas } from '../../common/channel/area.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { AreaCounters } from './area-store.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
 import type { HeldReport, StoreEngine, StoreEvent } from './store-engine.ts';
 import type { StoreProgress } from './store-progress.ts';
-import type { Area, ReplySink, StoreRequest } from './store-request.ts';
+import { type ReplySink, type StoreRequest } from './store-request.ts';
 import {
   releaseLookIntervalMs,
   releaseLookMs,
@@ -94,6 +95,7 @@ export function runStoreLoop(deps: {
     };
     progress.endBatch(frontiers, engine.oldestHeldUs(), queue.isEmpty);
     engine.afterReplies();
+    for (const area of areas) progress.noteStoredBytes(area, engine.storedBytes(area));
     if (commands.some(({ kind }) => kind === 'stop') && queue.isEmpty) return;
     if (signal.count() !== signalCount) continue;
 

@@ -1,4 +1,4 @@
-import { type Area, areas } from './store-request.ts';
+import { type Area, areas } from '../../common/channel/area.ts';
 
 /** A stamp may be this much older than the moment at which the request reaches the queue. */
 const stampGuardUs = 5_000;
@@ -8,6 +8,7 @@ const busySlot = 0;
 const promisedSlot = 1;
 const oldestHeldSlot = 2;
 const frontierSlot = 3;
+const storedBytesSlot = frontierSlot + areas.length;
 
 /**
  * How far the store thread is, for the main thread to read at any time. A watermark is promised by the reader and obeyed
@@ -45,6 +46,18 @@ export class StoreProgress {
     const held = oldestHeldUs === undefined ? noHeldUs : BigInt(oldestHeldUs);
     Atomics.store(this.#slots, oldestHeldSlot, held);
     if (isQueueEmpty) Atomics.store(this.#slots, busySlot, 0n);
+  }
+
+  /** Store thread, between two batches: the bytes of a database with its WAL, free pages left out. */
+  noteStoredBytes(area: Area, bytes: number): void {
+    Atomics.store(this.#slots, storedBytesSlot + areas.indexOf(area), BigInt(bytes));
+  }
+
+  /** Of the fuller of the two databases. */
+  storedBytes(): number {
+    return Math.max(
+      ...areas.map((_, index) => Number(Atomics.load(this.#slots, storedBytesSlot + index))),
+    );
   }
 
   /** Every row of `area` through this row_id is published, and none will appear at or below it. */

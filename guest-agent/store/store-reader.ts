@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 
+import type { Area } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
 import {
   type Database,
@@ -11,7 +12,6 @@ import type { Value } from '../../common/wire/value.ts';
 import { foldCase } from '../csv/csv-labels.ts';
 import { layoutColumns, tableNames } from './kpi-tables.ts';
 import { databaseFileName, readerCacheBytesMax } from './schema.ts';
-import type { Area } from './store-request.ts';
 
 export interface FetchRequest {
   readonly area: Area;

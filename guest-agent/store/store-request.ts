@@ -1,8 +1,5 @@
+import type { Area } from '../../common/channel/area.ts';
 import type { HandleId, ReplyToken } from '../fuse/file-system.ts';
-
-/** The two directories of the mount (federated-interfaces IV-A), and the databases named after them. */
-export const areas = ['encrypted', 'unencrypted'] as const;
-export type Area = (typeof areas)[number];
 
 /** A file's identity over renames and restarts; the same number as its FUSE node. */
 export type FileId = number;
@@ -144,7 +141,7 @@ export interface StoreOutcome {
   readonly kind: StoreRequest['kind'];
   readonly file: FileId;
   readonly handle: HandleId;
-  /** 0 or a negated errno: EINVAL not CSV, EFBIG, ENOSPC database full, EAGAIN a reader held a lock, EIO. */
+  /** 0 or a negated errno: EINVAL not CSV, EFBIG, ENOSPC database full, EAGAIN a reader held a lock, EROFS, EIO. */
   readonly result: number;
   /** The file's size after it: a logger's content may have been compacted. */
   readonly sizeBytes: number;

@@ -6,6 +6,7 @@ import {
   Worker,
 } from 'node:worker_threads';
 
+import type { Area } from '../../common/channel/area.ts';
 import type { LogLevel } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Service } from '../../common/runtime/service.ts';
@@ -14,7 +15,6 @@ import type { CrashPoint } from './crash-point.ts';
 import type { StoreCommand, StoreMessage } from './store-loop.ts';
 import type { StoreOptions } from './store-options.ts';
 import { StoreProgress } from './store-progress.ts';
-import type { Area } from './store-request.ts';
 import { allocateStoreMemory, type StoreSharedMemory, StoreSignal } from './store-rings.ts';
 import type { StoreThreadData } from './store-thread.ts';
 

@@ -32,10 +32,14 @@ export class AgentLink {
     this.#log = deps.log;
   }
 
-  /** Calls `serve` once, and `stop` when asked to stop or left alone. Messages of another form are logged and left. */
+  /**
+   * Calls `serve` once, and `stop` when asked to stop or left alone. Pings are answered unless `isResponsive` says no: without
+   * answers the supervisor ends this process. Messages of another form are logged and left.
+   */
   listen(handlers: {
     readonly serve: (message: ServeMessage) => void;
     readonly stop: (reason: StopReason) => void;
+    readonly isResponsive?: () => boolean;
   }): void {
     this.#process.on('message', (message) => {
       const parsed = toAgentSchema.safeParse(message);
@@ -43,12 +47,17 @@ export class AgentLink {
         this.#log.warn('supervisor-message-invalid', { issues: parsed.error.issues });
         return;
       }
-      if (parsed.data.type === 'stop') {
-        handlers.stop('asked');
-        return;
+      switch (parsed.data.type) {
+        case 'stop':
+          handlers.stop('asked');
+          return;
+        case 'ping':
+          if (handlers.isResponsive?.() !== false) this.#send({ type: 'pong' });
+          return;
+        case 'serve':
+          this.#mountPath = parsed.data.mountPath;
+          handlers.serve(parsed.data);
       }
-      this.#mountPath = parsed.data.mountPath;
-      handlers.serve(parsed.data);
     });
     this.#process.on('disconnect', () => {
       if (this.#isClosed) return;

@@ -82,6 +82,11 @@ export class AgentProcess {
     return this.#child.pid;
   }
 
+  /** Asks for a sign of life: a `pong`. */
+  ping(): void {
+    this.#send({ type: 'ping' });
+  }
+
   askToStop(): void {
     this.#send({ type: 'stop' });
   }

@@ -10,6 +10,8 @@ import type { Negotiation } from '../fuse/protocol/init.ts';
  *   a -> s  negotiated  a new connection's INIT; the supervisor remembers it for the agent's successors
  *   a -> s  ready       the agent serves the mount
  *   a -> s  ended       the connection is gone (unmounted by someone else, aborted): it needs a new mount
+ *   s -> a  ping        now and then, from ready on
+ *   a -> s  pong        its answer, from an agent whose threads move
  *   s -> a  stop        drain and exit; the mount is gone already or is about to go
  *
  * The channel's end means that the supervisor died: the agent unmounts, drains and exits.
@@ -40,6 +42,7 @@ export type ServeMessage = z.infer<typeof serveSchema>;
 
 export const toAgentSchema = z.discriminatedUnion('type', [
   serveSchema,
+  z.strictObject({ type: z.literal('ping') }),
   z.strictObject({ type: z.literal('stop') }),
 ]);
 export type ToAgent = z.infer<typeof toAgentSchema>;
@@ -47,6 +50,7 @@ export type ToAgent = z.infer<typeof toAgentSchema>;
 export const toSupervisorSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('negotiated'), negotiation: negotiationSchema }),
   z.strictObject({ type: z.literal('ready') }),
+  z.strictObject({ type: z.literal('pong') }),
   z.strictObject({ type: z.literal('ended'), end: z.enum(['unmounted', 'aborted']) }),
 ]);
 export type ToSupervisor = z.infer<typeof toSupervisorSchema>;

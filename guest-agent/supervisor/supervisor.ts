@@ -1,5 +1,5 @@
 import { type BackoffPolicy, backoffDelayMs } from '../../common/runtime/backoff.ts';
-import type { Clock } from '../../common/runtime/clock.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { Random } from '../../common/runtime/random.ts';
@@ -8,6 +8,7 @@ import { incarnationsMax } from '../fuse/dev-fuse/kernel-handle.ts';
 import { type FuseMount, mountFuse } from '../fuse/mount/fuse-mount.ts';
 import { initFlag2, type Negotiation } from '../fuse/protocol/init.ts';
 import { type AgentExit, AgentProcess } from './agent-process.ts';
+import { AgentWatch } from './agent-watch.ts';
 import type { ToSupervisor } from './messages.ts';
 
 export interface SupervisorOptions {
@@ -16,8 +17,10 @@ export interface SupervisorOptions {
   /** The agent's compiled entry file (`compiledEntry`), and its arguments. It uses an {@link AgentLink}. */
   readonly entry: string;
   readonly args: readonly string[];
-  /** How long `start` waits for the first agent to be ready. */
+  /** How long an agent may take to be ready: `start` gives up then, a successor is ended and another one started. */
   readonly readyTimeoutMs: number;
+  /** An agent that gives no sign of life for about so long is ended and replaced; see {@link AgentWatch}. */
+  readonly unresponsiveMaxMs: number;
   /** How long `stop` waits for the agent to drain before it kills it. */
   readonly drainTimeoutMs: number;
   /** Gets what agents write to standard output and error; without it they write to ours. */
@@ -60,6 +63,7 @@ const configurationExitCode = 78;
  *   start --> mount --> agent --ready--> running --died--> restarting --+
  *               ^                          ^---- resend (from 6.9) -----|  same connection, pending requests again
  *               `------------------------------- before 6.9, or gone ---'  remount: callers get ECONNABORTED
+ *   running --hangs (unresponsiveMaxMs)--> killed, so it dies      a successor not ready in time is killed too
  *   running --stop--> unmount --> ask agent to stop --(drainTimeoutMs: kill)--> stopped
  */
 export class Supervisor implements Service {
@@ -72,6 +76,8 @@ export class Supervisor implements Service {
   #state: SupervisorStatus['state'] = 'stopped';
   #mount: FuseMount | undefined;
   #agent: AgentProcess | undefined;
+  #watch: AgentWatch | undefined;
+  #cancelReadyTimeout: Cancel = () => {};
   #negotiation: Negotiation | undefined;
   #needsRemount = false;
   /** Agents that this connection has had, the present one included. */
@@ -162,6 +168,7 @@ export class Supervisor implements Service {
   #beginStop(): void {
     this.#state = 'stopping';
     this.#stopping.abort();
+    this.#unwatch();
   }
 
   async #startFirstAgent(mount: FuseMount): Promise<void> {
@@ -194,6 +201,7 @@ export class Supervisor implements Service {
   async #supervise(first: AgentProcess): Promise<void> {
     for (let agent = first; ;) {
       const exit = await agent.exited;
+      this.#unwatch();
       if (this.#stopping.signal.aborted) return;
       const next = await this.#replace(exit);
       if (next === undefined) return;
@@ -214,7 +222,11 @@ export class Supervisor implements Service {
       const mount = await this.#connection();
       if (this.#stopping.signal.aborted) return undefined;
       this.#restarts += 1;
-      return this.#spawn(mount);
+      const next = this.#spawn(mount);
+      this.#cancelReadyTimeout = this.#clock.after(this.#options.readyTimeoutMs, () => {
+        this.#end(next, 'agent-not-ready', { readyTimeoutMs: this.#options.readyTimeoutMs });
+      });
+      return next;
     } catch (error) {
       this.#log.error('supervision-failed', { error });
       await this.#release('failed');
@@ -288,6 +300,39 @@ export class Supervisor implements Service {
     return agent;
   }
 
+  /** A live agent begins to be watched when it is ready; its ready time is over then. */
+  #watchAgent(): void {
+    const agent = this.#agent;
+    if (agent === undefined || this.#stopping.signal.aborted) return;
+    const { unresponsiveMaxMs } = this.#options;
+    this.#unwatch();
+    this.#watch = new AgentWatch(
+      { clock: this.#clock },
+      {
+        unresponsiveMaxMs,
+        ask: () => {
+          agent.ping();
+        },
+        onHung: () => {
+          this.#end(agent, 'agent-unresponsive', { unresponsiveMaxMs });
+        },
+      },
+    );
+    this.#watch.start();
+  }
+
+  #unwatch(): void {
+    this.#cancelReadyTimeout();
+    this.#watch?.stop();
+    this.#watch = undefined;
+  }
+
+  /** Its death is mended as any other. */
+  #end(agent: AgentProcess, event: string, fields: Readonly<Record<string, number>>): void {
+    this.#log.error(event, { processId: agent.processId, ...fields });
+    agent.kill();
+  }
+
   #take(message: ToSupervisor): void {
     switch (message.type) {
       case 'negotiated':
@@ -296,7 +341,11 @@ export class Supervisor implements Service {
       case 'ready':
         if (!this.#stopping.signal.aborted) this.#state = 'running';
         this.#readyAtMs = this.#clock.monotonicMs();
+        this.#watchAgent();
         this.#onReady?.();
+        return;
+      case 'pong':
+        this.#watch?.answered();
         return;
       case 'ended':
         this.#needsRemount = true;

@@ -1,12 +1,7 @@
 import type { Duplex } from 'node:stream';
 
-import {
-  areas,
-  type Area,
-  type Cursor,
-  type MessageOf,
-  type Registration,
-} from '../../common/channel/message.ts';
+import { type Area, areas } from '../../common/channel/area.ts';
+import { type Cursor, type MessageOf, type Registration } from '../../common/channel/message.ts';
 import { channelTimings, type ChannelTimings } from '../../common/channel/protocol.ts';
 import { backoffDelayMs, reconnectPolicy } from '../../common/runtime/backoff.ts';
 import type { Clock } from '../../common/runtime/clock.ts';

@@ -1,5 +1,6 @@
+import type { Area, PerArea } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
-import type { Area, ClockStep, Cursor, LostRange, PerArea } from '../../common/channel/message.ts';
+import type { ClockStep, Cursor, LostRange } from '../../common/channel/message.ts';
 
 /** Rows of one area, ascending by row id, following the batch before without a gap. */
 export interface RowBatch {

@@ -1,11 +1,5 @@
-import {
-  areas,
-  type Area,
-  type Cursor,
-  type LostRange,
-  type MessageOf,
-  type PerArea,
-} from '../../common/channel/message.ts';
+import { type Area, areas, type PerArea } from '../../common/channel/area.ts';
+import { type Cursor, type LostRange, type MessageOf } from '../../common/channel/message.ts';
 import type { GuestListener } from './guest-listener.ts';
 
 export type Cursors = Partial<PerArea<Cursor>>;

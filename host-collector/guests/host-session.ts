@@ -1,9 +1,8 @@
 import type { Duplex } from 'node:stream';
 
+import { type Area, areas } from '../../common/channel/area.ts';
 import { MessageConnection } from '../../common/channel/message-connection.ts';
 import {
-  areas,
-  type Area,
   type ChannelMessage,
   type ClockStep,
   type Cursor,

@@ -1,4 +1,4 @@
-import type { Area } from '../../common/channel/message.ts';
+import type { Area } from '../../common/channel/area.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 
 /** How a session learns that there may be rows to fetch (federated-interfaces IV-B: triggers, else polling). */

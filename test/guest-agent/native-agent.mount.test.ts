@@ -71,6 +71,22 @@ for step in (lambda: os.write(handle,b'2\\n'), lambda: os.close(handle)):
     expect(readFileSync(file, 'utf8')).toBe('1\n');
   });
 
+  test('a mount that someone else took away is mounted again over what came into its directory meanwhile, as with dev-fuse', async () => {
+    await using agent = await mountAgent({ backend: 'fuse-native' });
+    const file = join(agent.mountPath, 'unencrypted', 'users');
+    writeFileSync(file, '1\n');
+    const { pid } = agent;
+    // Stopped, so that the file is there before the agent notices.
+    process.kill(pid, 'SIGSTOP');
+    await run('umount', ['-i', '-l', agent.mountPath]);
+    writeFileSync(join(agent.mountPath, 'bare'), 'x');
+    process.kill(pid, 'SIGCONT');
+    await mountAnswers(agent, { timeoutMs: 10_000 });
+    expect(readFileSync(file, 'utf8')).toBe('1\n');
+    writeFileSync(file, '2\n');
+    expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
+  });
+
   test('stopping while a file is open leaves no mount behind', async () => {
     const agent = await mountAgent({ backend: 'fuse-native' });
     const file = join(agent.mountPath, 'unencrypted', 'open');

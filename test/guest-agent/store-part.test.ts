@@ -12,6 +12,7 @@ import { saveOf } from '../support/store-fixture.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const saveCount = 2_000;
+const rememberedTablesMax = 100;
 const fetchLimits = { rowsMax: 10_000, bytesMax: 2 ** 24 };
 
 describe('StorePart', () => {
@@ -44,6 +45,31 @@ describe('StorePart', () => {
       cursor = batch.throughRowId;
     }
     expect(fetched).toEqual(Array.from({ length: saveCount }, (_, index) => index + 1));
+    await store.stop();
+    expect(failures).toEqual([]);
+  });
+
+  test('more tables than are remembered: a host that lags behind still gets every row once, in order', async () => {
+    using directory = temporaryDirectory();
+    const { store, failures } = await startStore(directory.path);
+    const client = new StoreThreadClient(store.memory);
+    const tableCount = rememberedTablesMax + 20;
+    for (let table = 1; table <= tableCount; table += 1) {
+      const over = { token: null, handle: table, file: table };
+      client.submit(saveOf(`kpi-${table}`, `${table}\n`, over));
+      client.drain(() => {});
+    }
+    await eventually(() => store.head('unencrypted') === tableCount, { timeoutMs: 15_000 });
+    // What was remembered before the overflow is gone, and so is what the overflow itself has forgotten.
+    expect(rowIdsAfter(store, 0)).toEqual(rowIdsBetween(1, tableCount));
+    const overflowRowId = rememberedTablesMax + 1;
+    expect(rowIdsAfter(store, overflowRowId - 2)).toEqual(
+      rowIdsBetween(overflowRowId - 1, tableCount),
+    );
+    expect(rowIdsAfter(store, overflowRowId)).toEqual(rowIdsBetween(overflowRowId + 1, tableCount));
+    client.submit(saveOf('kpi-1', '1\n', { token: null, handle: 1, file: 1 }));
+    await eventually(() => store.head('unencrypted') === tableCount + 1, { timeoutMs: 5_000 });
+    expect(rowIdsAfter(store, tableCount)).toEqual([tableCount + 1]);
     await store.stop();
     expect(failures).toEqual([]);
   });
@@ -84,6 +110,21 @@ describe('StorePart', () => {
   });
 });
 
+function rowIdsBetween(from: number, through: number): readonly number[] {
+  return Array.from({ length: through - from + 1 }, (_, index) => from + index);
+}
+
+/** What a host gets that has everything up to a row id. */
+function rowIdsAfter(store: StorePart, afterRowId: number): readonly number[] {
+  const rowIds: number[] = [];
+  for (let cursor = afterRowId, hasMore = true; hasMore;) {
+    const batch = store.fetch('unencrypted', cursor, fetchLimits, () => true);
+    rowIds.push(...batch.rows.map(({ rowId }) => rowId));
+    ({ throughRowId: cursor, hasMore } = batch);
+  }
+  return rowIds;
+}
+
 async function startStore(
   directory: string,
 ): Promise<{ readonly store: StorePart; readonly failures: readonly unknown[] }> {
@@ -100,6 +141,7 @@ async function startStore(
       replyDescriptor: null,
       replyPort: new MessageChannel().port1,
       logLevel: 'silent',
+      rememberedTablesMax,
     },
   );
   await store.start();

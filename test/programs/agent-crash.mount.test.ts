@@ -4,9 +4,15 @@ import { expect, test } from 'vitest';
 
 import { readStamps, runWriter } from '../../bench/writer.ts';
 import { eventually } from '../support/eventually.ts';
+import { FaultyDisk } from '../support/faulty-disk.ts';
 import { mountAgent, mountAnswers, type MountedAgent } from '../support/mounted-agent.ts';
 import { mustRun } from '../support/programs/run-program.ts';
-import { describeUnless, fuseObstacle } from '../support/requirements.ts';
+import {
+  describeUnless,
+  fuseObstacle,
+  programObstacle,
+  skipBecause,
+} from '../support/requirements.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 /** Sequence numbers that a writer of bench/writer.c has rows for. */
@@ -25,6 +31,17 @@ describeUnless(fuseObstacle(), 'kill -9 of the agent', () => {
     expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
   });
 
+  test('an agent that hangs (SIGSTOP): "the mount works again without an operator", "no acknowledged save is lost"', async () => {
+    await using agent = await mountAgent({ config: { unresponsiveMaxMs: 2_000 } });
+    const file = `${agent.mountPath}/unencrypted/users`;
+    await mustRun('bash', ['-c', `echo 1 > ${file}`]);
+    const { pid } = agent;
+    process.kill(pid, 'SIGSTOP');
+    await mustRun('bash', ['-c', `echo 2 > ${file}; cat ${file}`], { timeoutMs: 20_000 });
+    expect(agent.pid).not.toBe(pid);
+    expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
+  });
+
   test('"no acknowledged save is lost", and none is a row twice', async () => {
     await using agent = await mountAgent();
     using scratch = temporaryDirectory();
@@ -32,7 +49,7 @@ describeUnless(fuseObstacle(), 'kill -9 of the agent', () => {
     const writing = runWriter({
       directory: `${agent.mountPath}/unencrypted`,
       writerCount: 4,
-      durationMs: 4_000,
+      durationMs: 10_000,
       savesMax: 100_000,
       stampsPath,
     });
@@ -84,5 +101,35 @@ except OSError as error:
     await eventually(() => writer.exitCode !== null, { timeoutMs: 10_000 });
     expect(printed).toBe('written\nEIO\n');
     expect(agent.tables('unencrypted')).toEqual([]);
+  });
+
+  test('killed between commit and reply: the close gives EIO, the row is there once, and a second try is another row', async (context) => {
+    const obstacle = programObstacle('cc', 'gcc');
+    if (obstacle !== undefined) {
+      skipBecause(context, obstacle);
+      return;
+    }
+    using disk = await FaultyDisk.make();
+    await using agent = await mountAgent({ environment: disk.environment });
+    const file = `${agent.mountPath}/unencrypted/users`;
+    await mustRun('bash', ['-c', `echo 1 > ${file}`]);
+    const { pid } = agent;
+    disk.fail('die');
+    const script = `
+import errno
+f = open('${file}', 'w')
+f.write('2\\n')
+try:
+  f.close()
+  print('closed')
+except OSError as error:
+  print(errno.errorcode[error.errno])`;
+    const { stdout } = await mustRun('python3', ['-c', script], { timeoutMs: 20_000 });
+    expect(stdout).toBe('EIO\n');
+    expect(agent.pid).not.toBe(pid);
+    expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }]);
+    await mustRun('bash', ['-c', `cat ${file}; echo 2 > ${file}`]);
+    await agent.restart();
+    expect(agent.rows('users')).toEqual([{ column1: 1 }, { column1: 2 }, { column1: 2 }]);
   });
 });

@@ -7,6 +7,8 @@ import {
   type SessionEnd,
   type Takeover,
 } from '../../guest-agent/fuse/dev-fuse/dev-fuse-session.ts';
+import { RequestActivity } from '../../guest-agent/fuse/dev-fuse/request-activity.ts';
+import type { Attributes, NodeId, Result } from '../../guest-agent/fuse/file-system.ts';
 import type { Negotiation } from '../../guest-agent/fuse/protocol/init.ts';
 import { MemoryFileSystem } from './memory-file-system.ts';
 
@@ -20,6 +22,10 @@ export interface FuseThreadData {
   readonly declined2: number;
   /** Dirty flushes are handed to the thread's parent, to be answered through a DevFuseReplySink. */
   readonly defers: boolean;
+  /** Of a RequestActivity. */
+  readonly activity?: SharedArrayBuffer;
+  /** A look-up of this name keeps the thread for ever. */
+  readonly endlessName?: string | null;
 }
 
 export type FuseThreadMessage =
@@ -34,13 +40,21 @@ const tell = (message: FuseThreadMessage): void => {
 };
 const counters = new StageCounters();
 
+class EndlessFileSystem extends MemoryFileSystem {
+  override lookup(parent: NodeId, name: string): Attributes | Result {
+    while (name === data.endlessName);
+    return super.lookup(parent, name);
+  }
+}
+
 const end = runDevFuseSession({
   descriptor: data.descriptor,
-  fileSystem: new MemoryFileSystem({
+  fileSystem: new EndlessFileSystem({
     nowUs: () => Date.now() * 1_000,
     refusedNames: new Map(data.refusedNames),
     ...(data.defers ? { defer: (token) => tell({ type: 'deferred', token }) } : {}),
   }),
+  ...(data.activity === undefined ? {} : { activity: new RequestActivity(data.activity) }),
   log: { ...silentLog, error: (event, fields) => console.error(event, fields) },
   counters,
   ...(data.takeover === null ? {} : { takeover: data.takeover }),

@@ -47,6 +47,14 @@ export class ManualClock implements Clock {
     await settlePromises();
   }
 
+  /** Moves time on as a machine that was suspended finds it: what fell due runs once, with the next advance. */
+  sleepThrough(durationMs: number): void {
+    this.#monotonicMs += durationMs;
+    for (const timer of this.#timers) {
+      if (timer.intervalMs !== null) timer.dueMs = Math.max(timer.dueMs, this.#monotonicMs);
+    }
+  }
+
   sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();

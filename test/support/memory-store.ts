@@ -1,9 +1,9 @@
 import assert from 'node:assert';
 
+import type { Area } from '../../common/channel/area.ts';
 import type { ReplyToken } from '../../guest-agent/fuse/file-system.ts';
 import type {
   AppendRequest,
-  Area,
   ContentReader,
   FileAttributes,
   FileId,

@@ -15,6 +15,7 @@ import { join } from 'node:path';
 
 import type { z } from 'zod';
 
+import type { Area } from '../../common/channel/area.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import {
   type Database,
@@ -23,7 +24,6 @@ import {
   type Synchronous,
 } from '../../common/sqlite/database.ts';
 import type { guestAgentConfigSchema } from '../../guest-agent/config.ts';
-import type { Area } from '../../guest-agent/store/store-request.ts';
 import { eventually } from './eventually.ts';
 
 type GuestAgentConfigInput = z.input<typeof guestAgentConfigSchema>;
@@ -35,6 +35,8 @@ export interface MountedAgentOptions {
   readonly dataParentPath?: string;
   /** Laid over the configuration: bounds and hold times. */
   readonly config?: Partial<GuestAgentConfigInput>;
+  /** Added to the agent's environment. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export type Column = number | bigint | string | Uint8Array | null;
@@ -47,6 +49,8 @@ export interface MountedAgent extends AsyncDisposable {
   readonly dataPath: string;
   /** The process that serves the mount; its supervisor is another. */
   readonly pid: number;
+  /** The end of what supervisor and agent have logged, warnings and worse. */
+  readonly log: string;
   /** KPI tables of an area, in order of name; the agent's own (`/...`) are left out. */
   tables(area: Area): readonly string[];
   /**
@@ -103,13 +107,20 @@ class AgentProcess implements MountedAgent {
     return pid;
   }
 
+  get log(): string {
+    return this.#log;
+  }
+
   async start(): Promise<void> {
     const configPath = join(this.#root, 'agent.json');
     writeFileSync(configPath, JSON.stringify(this.#config()));
     const child = spawn(
       process.execPath,
       [compiledEntry('test/support/mounted-agent-fixture.ts'), configPath],
-      { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
+      {
+        stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+        env: { ...process.env, ...this.#options.environment },
+      },
     );
     this.#child = child;
     child.stderr?.on('data', (chunk: Buffer) => {

@@ -1,5 +1,6 @@
+import type { Area } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
-import type { Area, ClockStep, Cursor, LostRange } from '../../common/channel/message.ts';
+import type { ClockStep, Cursor, LostRange } from '../../common/channel/message.ts';
 import type {
   GuestConnection,
   GuestListener,

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 
+import type { Area } from '../../common/channel/area.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
 import { type Database, openDatabase } from '../../common/sqlite/database.ts';
@@ -8,7 +9,6 @@ import { StoreEngine } from '../../guest-agent/store/store-engine.ts';
 import { defaultStoreOptions, type StoreOptions } from '../../guest-agent/store/store-options.ts';
 import type {
   AppendRequest,
-  Area,
   FileAttributes,
   SaveRequest,
 } from '../../guest-agent/store/store-request.ts';

@@ -13,7 +13,8 @@ const supervisor = new Supervisor(
     mountPath,
     entry: compiledEntry('test/support/supervised-agent.ts'),
     args: [behaviour],
-    readyTimeoutMs: 10_000,
+    readyTimeoutMs: behaviour === 'second-hangs' ? 3_000 : 10_000,
+    unresponsiveMaxMs: 3_000,
     drainTimeoutMs: 3_000,
   },
 );

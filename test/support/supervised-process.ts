@@ -23,7 +23,7 @@ export interface SupervisedProcess extends AsyncDisposable {
 /** Starts one, by `prefix` if given, and waits until it says how that went. Disposal stops it in order, if it still runs. */
 export async function startSupervised(
   mountPath: string,
-  behaviour: 'serve' | 'hold' | 'refuse' | 'no-resend',
+  behaviour: 'serve' | 'hold' | 'refuse' | 'no-resend' | 'endless' | 'second-hangs',
   prefix: readonly string[] = [],
 ): Promise<SupervisedProcess> {
   const [program, ...args] = [

@@ -15,6 +15,7 @@ import { ReplyMessage } from '../protocol/reply-message.ts';
 import { RequestMessage } from '../protocol/request-message.ts';
 import { DirectoryHandles } from './directory-handles.ts';
 import { operationTable } from './operation-table.ts';
+import type { RequestActivity } from './request-activity.ts';
 import { SessionState } from './session-state.ts';
 
 /** A session that takes over a connection from an agent that died. */
@@ -31,6 +32,8 @@ export interface DevFuseSessionOptions {
   readonly log: Log;
   /** accepted: requests read; forwarded: replied here; dropped: the caller had gone; failed: malformed or thrown. */
   readonly counters: StageCounters;
+  /** Told of each request's beginning and end. */
+  readonly activity?: RequestActivity;
   /** Absent on a connection that has had no agent yet: the first request is INIT. */
   readonly takeover?: Takeover;
   /** Bits of initFlag2 not to take though the kernel offers them: behaves as on an older kernel. */
@@ -77,7 +80,7 @@ class DevFuseSession {
   }
 
   run(): SessionEnd {
-    const { descriptor, counters, takeover } = this.#options;
+    const { descriptor, counters, takeover, activity } = this.#options;
     if (takeover !== undefined) this.#resume(takeover.negotiation);
     const request = this.#request;
     for (;;) {
@@ -90,8 +93,10 @@ class DevFuseSession {
         continue;
       }
       counters.accepted += 1;
+      activity?.begin();
       if (request.receive(byteCount)) this.#serve();
       else counters.failed += 1;
+      activity?.end();
     }
   }
 

@@ -36,6 +36,7 @@ const closingWaitsMax = 50;
 export class FuseNativeBackend implements Service, ReplySink {
   readonly name = 'fuse-native';
   readonly #mountPath: string;
+  readonly #mayHideContent: boolean;
   readonly #operations: FuseNativeOperations;
   readonly #counters = new StageCounters();
   readonly #clock: Clock;
@@ -45,11 +46,17 @@ export class FuseNativeBackend implements Service, ReplySink {
 
   constructor(
     deps: { readonly clock: Clock; readonly log: Log },
-    options: { readonly mountPath: string; readonly fileSystem: FileSystem },
+    options: {
+      readonly mountPath: string;
+      readonly fileSystem: FileSystem;
+      /** Mounts over what is in the directory; by default that is refused. */
+      readonly mayHideContent?: boolean;
+    },
   ) {
     this.#clock = deps.clock;
     this.#log = deps.log;
     this.#mountPath = options.mountPath;
+    this.#mayHideContent = options.mayHideContent ?? false;
     this.#operations = new FuseNativeOperations(options.fileSystem, {
       uid: process.geteuid?.() ?? 0,
       gid: process.getegid?.() ?? 0,
@@ -60,13 +67,13 @@ export class FuseNativeBackend implements Service, ReplySink {
   /** Mounts; the mount can be used when this resolves. Throws {@link MountError}. */
   async start(): Promise<void> {
     const Fuse = await loadFuseNative();
-    const point = await prepareMountPoint(this.#mountPath);
+    const point = await prepareMountPoint(this.#mountPath, this.#mayHideContent);
     const operations = guardOperations(this.#operations, {
       counters: this.#counters,
       log: this.#log,
     });
     const fuse = new Fuse(point.path, operations, {
-      fsname: fileSystemName,
+      fsname: this.#mayHideContent ? `${fileSystemName},nonempty` : fileSystemName,
       subtype: 'isobar',
       defaultPermissions: true,
       allowOther: !mountsArePrivate(),

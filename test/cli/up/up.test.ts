@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Hono } from 'hono';
@@ -127,12 +127,13 @@ describe('isobar up', () => {
     await up.stop();
   });
 
-  test('writes the configuration of each process', async () => {
+  test('writes the configuration of each process, for its owner alone', async () => {
     using directory = temporaryDirectory();
     const up = upIn(directory.path, [], []);
     await up.start();
     await up.stop();
     const path = join(directory.path, 'config', 'guest-agent.json');
+    expect(statSync(path).mode & 0o077).toBe(0);
     const { exitCode } = await runIsobar(['config', 'check', path]);
     expect(exitCode).toBe(0);
     expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({

@@ -206,6 +206,16 @@ describe('Bounds', () => {
     expect(kernel.fileSystem.statistics()).toMatchObject({ files: 3, freeFiles: 0 });
   });
 
+  test('statfs counts what the database has: no free blocks at its bound, never less than none', () => {
+    const kernel = new ScriptedKernel({ capacityBytes: 409_600 });
+    expect(kernel.fileSystem.statistics()).toMatchObject({ blocks: 100, freeBlocks: 100 });
+    kernel.storedBytes = 204_800;
+    expect(kernel.fileSystem.statistics()).toMatchObject({ blocks: 100, freeBlocks: 50 });
+    kernel.storedBytes = 500_000;
+    expect(kernel.fileSystem.statistics()).toMatchObject({ blocks: 100, freeBlocks: 0 });
+    expect(kernel.save('unencrypted/goes-on', '1\n')).toBe(0);
+  });
+
   test('handles: ENFILE', () => {
     const kernel = new ScriptedKernel({ handlesMax: 2 });
     const first = kernel.open(cpu, 'w');

@@ -50,6 +50,8 @@ export class ScriptedKernel {
   readonly store = new MemoryStore();
   readonly clock = new ManualClock();
   readonly options: FileSystemOptions;
+  /** What the database has, for statfs(2). */
+  storedBytes = 0;
   fileSystem: KpiFileSystem;
   #lastToken = 0n;
 
@@ -254,7 +256,12 @@ export class ScriptedKernel {
   }
 
   #restore(): KpiFileSystem {
-    const deps = { store: this.store, content: this.store, clock: this.clock };
+    const deps = {
+      store: this.store,
+      content: this.store,
+      clock: this.clock,
+      storedBytes: () => this.storedBytes,
+    };
     return KpiFileSystem.restore(deps, this.options);
   }
 }

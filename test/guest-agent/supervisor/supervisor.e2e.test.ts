@@ -83,6 +83,35 @@ describeUnless(obstacle, 'Supervisor', () => {
     expect(await readdir(path)).toEqual(['after']);
   });
 
+  test('an agent that hangs (SIGSTOP) is replaced within unresponsiveMaxMs, and the mount works again', async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, 'mount');
+    await using supervised = await startSupervised(path, 'serve');
+    await writeFile(join(path, 'before'), '1\n');
+    process.kill(agentOf(supervised), 'SIGSTOP');
+    await run('sh', ['-c', `echo 2 > ${path}/after; cat ${path}/after`], { timeout: 20_000 });
+    expect(isAlive(agentOf(supervised))).toBe(false);
+    expect(await readdir(path)).toEqual(['after']);
+  });
+
+  test('an agent whose fuse thread never ends a request is replaced, though its main thread answers', async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, 'mount');
+    await using supervised = await startSupervised(path, 'endless');
+    await run('sh', ['-c', `cat ${path}/endless; echo 2 > ${path}/after`], { timeout: 20_000 });
+    expect(isAlive(agentOf(supervised))).toBe(false);
+    expect(await readdir(path)).toEqual(['after']);
+  });
+
+  test('a successor that never gets ready is ended after readyTimeoutMs, and another one is started', async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, 'mount');
+    await using supervised = await startSupervised(path, 'second-hangs');
+    process.kill(agentOf(supervised), 'SIGKILL');
+    await run('sh', ['-c', `echo 1 > ${path}/after`], { timeout: 40_000 });
+    expect(await readdir(path)).toEqual(['after']);
+  });
+
   test('a handle whose writes died gets EIO and never makes a row', async () => {
     using directory = temporaryDirectory();
     const path = join(directory.path, 'mount');
