@@ -1,16 +1,9 @@
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 import type { Random } from '../../common/runtime/random.ts';
 import type { Database } from '../../common/sqlite/database.ts';
+import { fileIdentity } from '../../common/sqlite/file-identity.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
 
 /** Why a database got the generation that it has. */
@@ -56,9 +49,9 @@ interface StateRow {
 /**
  * Decides at start whether this database is the one that was written last, and gives it a new generation when not.
  *
- *   same inode, machine, instance, and commit count not behind the side file: same generation
+ *   same file, machine, instance, and commit count not behind the side file: same generation
  *   no state at all: created;  side file missing or of another instance: restored;
- *   other inode or machine: cloned;  commit count behind the side file: rolled-back
+ *   other file or machine: cloned;  commit count behind the side file: rolled-back
  *
  * Blind to a roll-back of database and side file together (a snapshot of the whole disk) within one machine: that
  * shows when the host acknowledges a row that does not exist (see StoreEngine.acknowledge).
@@ -68,7 +61,7 @@ export function establishIdentity(
   deps: { readonly random: Random; readonly reachCrashPoint: ReachCrashPoint },
   options: { readonly machineId: string | null },
 ): DatabaseIdentity {
-  const inode = String(statSync(database.name, { bigint: true }).ino);
+  const inode = fileIdentity(database.name);
   const row = database.prepare<[], StateRow>('SELECT * FROM "/state"').get();
   const side = readSideFile(database.name);
   const reason = row === undefined ? 'created' : changeOf(row, side, inode, options.machineId);

@@ -1,10 +1,11 @@
-import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
 
 import { z } from 'zod';
 
 import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
+import { fileIdentity } from '../../common/sqlite/file-identity.ts';
 
 const tokenBytes = 16;
 const commitCountDigits = 16;
@@ -53,7 +54,7 @@ export class StoreMark {
     const marked = found === undefined ? null : databaseMark.parse(found);
     const text = readText(this.#path);
     this.#descriptor = openSync(this.#path, text === null ? 'w+' : 'r+', 0o600);
-    const fileId = String(fstatSync(this.#descriptor).ino);
+    const fileId = fileIdentity(this.#path);
     const isRestored = marked !== null && !belongs(marked, text, fileId);
     this.#token = Buffer.from(this.#random.bytes(tokenBytes)).toString('hex');
     this.#commits = marked?.commits ?? 0;
