@@ -35,6 +35,8 @@ function reading(position: number, change: Partial<Reading> = {}): Reading {
     revision: 0,
     count: null,
     skippedCount: null,
+    heldCount: null,
+    relativeErrorMax: 0,
     predicateState: null,
     ...change,
   };
@@ -170,6 +172,7 @@ describe('isobar watch', () => {
             window: { startMs: 0, endMs: 1_000 },
           }),
           reading(4, { predicateState: 'entering' }),
+          reading(5, { format: 'median', count: 9, heldCount: 4, relativeErrorMax: 0.0078125 }),
           reading(2, { held: true, dataPoint: 'infra/memory/used_bytes', value: 2_048 }),
         ]
           .map((each) => `${JSON.stringify(each)}\n`)
@@ -177,13 +180,37 @@ describe('isobar watch', () => {
       ),
     );
     await withInstance({ primarySite: app }, async (run) => {
-      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 4 });
+      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 5 });
       expect(lines[0]).toMatch(/0\.5 {2}\(mean of 12, revision 1\)$/);
       expect(lines[1]).toContain(
         '(mean of 3, skipped 2, [1970-01-01T00:00:00.000Z, 1970-01-01T00:00:01.000Z))',
       );
       expect(lines[2]).toMatch(/\(entering\)$/);
-      expect(lines[3]).toMatch(/2048 {2}\(held\)$/);
+      expect(lines[3]).toMatch(/\(median of 9, within 0\.8 %, held 4\)$/);
+      expect(lines[4]).toMatch(/2048 {2}\(held\)$/);
+    });
+  });
+
+  test('lines name the specifier only where several deliver the data point', async () => {
+    const readings = [
+      reading(1, { specifierId: 'each' }),
+      reading(2, { specifierId: 'each', dataPoint: 'kpi/load/cpu' }),
+      reading(3, { specifierId: 'hourly' }),
+      reading(4, { specifierId: 'each' }),
+      reading(5, { specifierId: 'other', vm: 'vm2', dataPoint: 'kpi/load/cpu' }),
+    ];
+    const app = new Hono()
+      .get('/v1/query', (context) => context.json({ readings, isTruncated: false }))
+      .get('/v1/watch', (context) =>
+        context.text(readings.map((each) => `${JSON.stringify(each)}\n`).join('')),
+      );
+    await withInstance({ primarySite: app }, async (run) => {
+      const origins = (lines: readonly string[]): unknown =>
+        lines.map((line) => /\(.*\)$/.exec(line)?.[0] ?? '');
+      const stored = await run(['query']);
+      expect(origins(stored.lines)).toEqual(['(by each)', '', '(by hourly)', '(by each)', '']);
+      const watched = await run(['watch'], { interruptAfterLines: 5 });
+      expect(origins(watched.lines)).toEqual(['', '', '(by hourly)', '(by each)', '']);
     });
   });
 
