@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -129,7 +129,15 @@ for (const backend of backendNames) {
         const certain = arrived.filter((value) => !inDoubt.includes(Number(value)));
         expect({ part, arrived: certain }).toEqual({ part, arrived: [...saved, lastValue] });
         expect(new Set(arrived).size).toBe(arrived.length);
+        expect(up.output).toContain(
+          `\n${part} died (SIGKILL) and is started again; its log is ${up.dataPath}/logs/${part}.log\n`,
+        );
       }
+      // "one plain sentence": JSON is in logs/ only.
+      expect(up.output).not.toContain('{');
+      expect(readFileSync(join(up.dataPath, 'logs', 'up.log'), 'utf8')).toMatch(
+        /"event":"child-died"/,
+      );
       up.child.kill('SIGINT');
       expect(await up.ended).toBe(0);
       expect(up.leftovers()).toEqual([]);
@@ -206,7 +214,8 @@ describeUnless(rootObstacle() ?? backendObstacle('dev-fuse'), 'isobar up', () =>
     writeFileSync(join(directory.path, 'config', 'guest-agent.json'), '{"mountPath": 7}');
     process.kill(pid, 'SIGKILL');
     expect(await up.ended).toBe(78);
-    expect(up.output).toContain('the guest agent refuses its configuration');
+    expect(up.output).toContain('the guest agent refuses its configuration; its log says why');
+    expect(up.output).toContain(`its log is ${join(directory.path, 'logs', 'guest-agent.log')}`);
     expect(up.leftovers()).toEqual([]);
   });
 });
