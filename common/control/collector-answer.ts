@@ -36,6 +36,16 @@ export const collectorStatusSchema = z.looseObject({
       problem: z.string().optional(),
       /** Rows and samples in, deliveries out. */
       origin: stageCountsSchema,
+      /** What keeps failing on the channel of a guest that can be reached. */
+      guestTrouble: z
+        .object({
+          sinceUs: z.int(),
+          reason: z.string(),
+          /** In a row. */
+          failureCount: z.int().positive(),
+        })
+        .nullable()
+        .default(null),
     }),
   ),
 });

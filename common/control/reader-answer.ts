@@ -55,7 +55,7 @@ const countSchema = z.int().nonnegative();
 /** One VM as its streams show it. */
 export const readerVmStatusSchema = z.object({
   vm: z.string(),
-  /** `unknown` also when the status stream is not heard any more. */
+  /** `ended` after the VM was removed; `unknown` also when the status stream is not heard any more. */
   state: z.string(),
   reportedAtUs: z.int().nullable(),
   watermarkUs: z.int().nullable(),

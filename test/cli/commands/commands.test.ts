@@ -81,6 +81,11 @@ async function complete(run: Run, ...words: string[]): Promise<readonly string[]
   return (await run(['__complete', '--', ...words])).lines;
 }
 
+/** What each line says in brackets. */
+function origins(lines: readonly string[]): readonly string[] {
+  return lines.map((line) => /\(.*\)$/.exec(line)?.[0] ?? '');
+}
+
 function pathOf(...args: Parameters<typeof locateDataDirectory>): string {
   return locateDataDirectory(...args).path;
 }
@@ -205,8 +210,6 @@ describe('isobar watch', () => {
         context.text(readings.map((each) => `${JSON.stringify(each)}\n`).join('')),
       );
     await withInstance({ primarySite: app }, async (run) => {
-      const origins = (lines: readonly string[]): unknown =>
-        lines.map((line) => /\(.*\)$/.exec(line)?.[0] ?? '');
       const stored = await run(['query']);
       expect(origins(stored.lines)).toEqual(['(by each)', '', '(by hourly)', '(by each)', '']);
       const watched = await run(['watch'], { interruptAfterLines: 5 });
@@ -300,6 +303,40 @@ describe('isobar status', () => {
         ],
         problems: [],
       });
+    });
+  });
+
+  test('fetches over a guest channel that keep failing: which VM, since when, why, with exit code 1', async () => {
+    const guestTrouble = {
+      sinceUs: timeUs,
+      reason: 'the database is locked\u001B[2J',
+      failureCount: 41,
+    };
+    const vm = { revision: 1, vmState: 'running', origin: stages.stages.capture };
+    const apps = {
+      up: answer(up),
+      primarySite: answer({ stages: {} }),
+      hostCollector: answer({
+        vms: [
+          { ...vm, vm: 'vm1', guestTrouble },
+          { ...vm, vm: 'vm2', guestTrouble: null },
+        ],
+      }),
+      guestAgent: answer(stages),
+    };
+    await withInstance(apps, async (run) => {
+      const clock = new ManualClock(timeUs + 240_000_000);
+      const { exitCode, remarks } = await run(['status'], { clock });
+      expect({ exitCode, remarks }).toEqual({
+        exitCode: 1,
+        remarks: [
+          'the guest channel of vm1 keeps failing since 2026-03-04T05:06:07.008Z (4 min ago, 41 times in a row): ' +
+            String.raw`the database is locked\u001b[2J; rows stay in the guest until it works`,
+        ],
+      });
+      const json = await run(['status', '--json'], { clock });
+      expect(json.exitCode).toBe(1);
+      expect(JSON.parse(json.lines[0] ?? '')).toMatchObject({ vms: [{ guestTrouble }, {}] });
     });
   });
 

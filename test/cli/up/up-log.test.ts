@@ -10,7 +10,7 @@ describe('the log of isobar up', () => {
   test('the terminal gets one plain sentence for each event that matters; JSON lines are in logs/ only', () => {
     using directory = temporaryDirectory();
     const told: string[] = [];
-    const log = createUpLog(directory.path, (sentence) => told.push(sentence), undefined);
+    const log = createUpLog(directory.path, (sentence) => void told.push(sentence), undefined);
     log.info('agent-started', { processId: 7 });
     log.warn('child-died', {
       child: 'primary-site',
@@ -43,7 +43,7 @@ describe('the log of isobar up', () => {
     createUpLog(
       directory.path,
       () => {},
-      (line) => lines.push(line),
+      (line) => void lines.push(line),
     ).info('agent-started', { processId: 7 });
     expect(JSON.parse(lines[0] ?? '')).toMatchObject({ event: 'agent-started', processId: 7 });
   });
