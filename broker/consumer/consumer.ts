@@ -38,7 +38,7 @@ const brokenChainReason = 'the frame contradicts its neighbours’ hashes';
  */
 export class Consumer implements Service {
   readonly name = 'consumer';
-  /** `dropped` counts duplicates and frames that came faster than the sink; nothing of it is lost. */
+  /** Frames; `dropped` are duplicates and those that came faster than the sink: nothing of it is lost. */
   readonly counters = new StageCounters();
   readonly #deps: ConsumerDeps;
   readonly #options: ConsumerOptions;
@@ -131,7 +131,7 @@ export class Consumer implements Service {
   #onControl(payload: Uint8Array): void {
     const decoded = decodeDownstream(payload);
     if (!decoded.ok) {
-      this.counters.failed += 1;
+      this.counters.failAtOnce();
       this.#deps.log.warn('control-message-refused', { code: decoded.code, rule: decoded.rule });
       return;
     }
@@ -246,7 +246,7 @@ export class Consumer implements Service {
   }
 
   #refuseBytes(rule: string): void {
-    this.counters.failed += 1;
+    this.counters.failAtOnce();
     this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
   }
 

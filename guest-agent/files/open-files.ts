@@ -444,7 +444,7 @@ export class OpenFiles {
   }
 
   #refuse(result: Result): Result {
-    this.#parts.counters.dropped += 1;
+    this.#parts.counters.dropAtOnce();
     return result;
   }
 }

@@ -35,8 +35,10 @@ export interface VmStatus {
   readonly vmState: VmState | 'set-aside';
   /** Why it is set aside, and what to do. */
   readonly problem?: string;
-  /** Rows and samples in, deliveries out; dropped: what the guest or the engine had to give up. */
+  /** Rows of the guest and samples of the probe. */
   readonly origin: StageCounts;
+  /** What the specifiers made of them. */
+  readonly deliveries: StageCounts;
   /** The guest channel's client; null without a guest. */
   readonly guest: StageCounts | null;
   readonly guestTrouble: ChannelTrouble | null;
@@ -142,15 +144,19 @@ export class VmSupervisor implements Service {
       vmState: 'set-aside',
       problem: reason,
       origin: new StageCounters().snapshot(),
+      deliveries: new StageCounters().snapshot(),
       guest: null,
+      guestTrouble: null,
     }));
     const running = this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
-      const origin = this.#origin.counts(id);
-      if (origin === undefined) return [];
+      const counts = this.#origin.counts(id);
+      if (counts === undefined) return [];
+      const { inputs: origin, deliveries } = counts;
       const client = this.#running.get(id)?.guest;
       const guest = client?.counts ?? null;
       const guestTrouble = client?.trouble ?? null;
-      return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin, guest, guestTrouble }];
+      const vmState = this.#origin.vmState(id);
+      return [{ vm: id, revision, vmState, origin, deliveries, guest, guestTrouble }];
     });
     return [...running, ...setAside];
   }
