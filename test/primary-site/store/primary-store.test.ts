@@ -296,10 +296,7 @@ describe('StoreRetention', () => {
     const frames = chainedFrames(stream, 10);
     await store.store(frames);
     await clock.advance(60_006);
-    const retention = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 60_000, bytesMax: 1e9, intervalMs: 1_000 },
-    );
+    const retention = new StoreRetention({ store, clock }, { ageMaxMs: 60_000, bytesMax: 1e9 });
     expect([retention.prune(), retention.prune()]).toEqual([true, false]);
     expect(storedValues()).toEqual([6, 7, 8, 9, 10]);
     await store.store(frames);
@@ -313,8 +310,8 @@ describe('StoreRetention', () => {
     const frames = chainedFrames(stream, 6);
     await store.store(frames.slice(0, 5));
     await clock.advance(120_000);
-    const options = { ageMaxMs: 60_000, bytesMax: 1e9, intervalMs: 1_000 };
-    expect(new StoreRetention({ store, clock, log: silentLog }, options).prune()).toBe(true);
+    const options = { ageMaxMs: 60_000, bytesMax: 1e9 };
+    expect(new StoreRetention({ store, clock }, options).prune()).toBe(true);
     expect(storedValues()).toEqual([]);
     await store.stop();
     await open();
@@ -326,14 +323,8 @@ describe('StoreRetention', () => {
 
   test('removes the oldest when the size bound is reached', async () => {
     await store.store(chainedFrames(stream, 8_000));
-    const full = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 1e9, bytesMax: 1e9, intervalMs: 1_000 },
-    ).usedBytes();
-    const retention = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 1e9, bytesMax: full * 0.8, intervalMs: 1_000 },
-    );
+    const full = new StoreRetention({ store, clock }, { ageMaxMs: 1e9, bytesMax: 1e9 }).usedBytes();
+    const retention = new StoreRetention({ store, clock }, { ageMaxMs: 1e9, bytesMax: full * 0.8 });
     expect(retention.prune()).toBe(true);
     expect(retention.usedBytes()).toBeLessThan(full * 0.8);
     expect(storedValues().at(-1)).toBe(8_000);

@@ -189,10 +189,7 @@ describe('status of streams', () => {
 });
 
 function retention(ageMaxMs: number): StoreRetention {
-  return new StoreRetention(
-    { store, clock, log: silentLog },
-    { ageMaxMs, bytesMax: 1e9, intervalMs: 1_000 },
-  );
+  return new StoreRetention({ store, clock }, { ageMaxMs, bytesMax: 1e9 });
 }
 
 describe('a bound on everything beside readings', () => {
