@@ -53,9 +53,9 @@ function statusOf(
       ...(files === undefined
         ? {}
         : { requests: files.requests, 'file-system': files.fileSystem.counts }),
-      'store-encrypted': storeStage(store, 'encrypted'),
-      'store-unencrypted': storeStage(store, 'unencrypted'),
-      channel: deps.channel.counts,
+      'store/encrypted': storeStage(store, 'encrypted'),
+      'store/unencrypted': storeStage(store, 'unencrypted'),
+      'guest-channel': deps.channel.counts,
     },
     ...(files === undefined ? {} : { fileSystem: files.fileSystem }),
     databases: areas.map((area) => ({

@@ -8,6 +8,7 @@ import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
+import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import { createReaderApi } from './api/reader-api.ts';
@@ -67,10 +68,18 @@ export function buildPrimarySite(
       },
     }),
   });
+  const retention = new StoreRetention({ store, clock }, config.retention);
   const service = new ServiceGroup('primary-site', [
     directoryService(config.dataDirectory),
     store,
-    new StoreRetention({ store, clock, log }, config.retention),
+    new PruningService(
+      { clock, log },
+      {
+        name: 'store-retention',
+        intervalMs: config.retention.intervalMs,
+        prune: () => retention.prune(),
+      },
+    ),
     ...(config.jsonTopics ? [jsonTopics] : []),
     transport,
     consumer,

@@ -34,6 +34,7 @@ function topicLevel(text: string): string {
  */
 export class JsonTopics implements Service {
   readonly name = 'json-topics';
+  /** Readings: published (forwarded), `dropped` without a broker, refused by it (failed). */
   readonly counters = new StageCounters();
   readonly #deps: {
     readonly store: PrimaryStore;

@@ -107,6 +107,7 @@ describe('the documents', () => {
     expect(titles).toEqual([
       'Files that were refused',
       'What `lost` means',
+      'What `isobar status` counts',
       'Disk',
       'Backup and restore',
       'Certificates of a guest channel',

@@ -12,12 +12,14 @@ import {
 } from '../../common/wire/control-message.ts';
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
-import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { EncodedFrame } from '../../common/wire/frame.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
-import { epochKey, streamKey } from '../stream-key.ts';
+import { streamKey } from '../stream-key.ts';
 import type { ConsumerDeps, ConsumerOptions } from './consumer-options.ts';
-import { EpochState } from './epoch-state.ts';
+import type { EpochState } from './epoch-state.ts';
+import { KnownEpochs } from './known-epochs.ts';
 import { RangeRequests } from './range-requests.ts';
+import { SinkQueue } from './sink-queue.ts';
 
 const sessionBytes = 8;
 const announceIntervalUnknownMs = 1_000;
@@ -38,25 +40,20 @@ const brokenChainReason = 'the frame contradicts its neighbours’ hashes';
  */
 export class Consumer implements Service {
   readonly name = 'consumer';
-  /** `dropped` counts duplicates and frames that came faster than the sink; nothing of it is lost. */
+  /** Frames; `dropped` are duplicates and those that came faster than the sink: nothing of it is lost. */
   readonly counters = new StageCounters();
   readonly #deps: ConsumerDeps;
   readonly #options: ConsumerOptions;
   readonly #topics: RelationTopics;
-  readonly #epochs = new Map<string, EpochState>();
-  /** Epochs of which something is missing, or not yet durable. */
-  readonly #incomplete = new Set<EpochState>();
+  readonly #epochs: KnownEpochs;
   readonly #requests: RangeRequests;
-  readonly #unreported = new Set<EpochState>();
+  readonly #storing: SinkQueue;
   #cancels: Cancel[] = [];
   #cancelReport: Cancel = () => {};
   #session = '';
   #instance: string | undefined;
   #announceIntervalMs = announceIntervalUnknownMs;
   #heardAtMs = 0;
-  #storingBytes = 0;
-  #storing = new Set<Promise<void>>();
-  #pending: EncodedFrame[] = [];
   #isReportDue = false;
   /** From a subscription to the end of its first announcement, which may come in several messages. */
   #isFirstAnnouncement = false;
@@ -65,6 +62,18 @@ export class Consumer implements Service {
     this.#deps = deps;
     this.#options = options;
     this.#topics = relationTopics(options.relation);
+    this.#epochs = new KnownEpochs(deps.sink, options.epochsMax);
+    this.#storing = new SinkQueue(deps.sink, {
+      stored: (frames) => {
+        this.#stored(frames);
+      },
+      failed: (frames, cause) => {
+        this.#notStored(frames, cause);
+      },
+      settled: () => {
+        this.#requests.grantCredit();
+      },
+    });
     this.#requests = new RangeRequests(deps, options, (message) => {
       this.#send({ ...message, session: this.#session });
     });
@@ -103,8 +112,7 @@ export class Consumer implements Service {
   async stop(): Promise<void> {
     for (const cancel of this.#cancels.splice(0)) cancel();
     this.#cancelReport();
-    this.#flush();
-    await Promise.all(this.#storing);
+    await this.#storing.drain();
     this.#report();
     this.#instance = undefined;
   }
@@ -131,7 +139,7 @@ export class Consumer implements Service {
   #onControl(payload: Uint8Array): void {
     const decoded = decodeDownstream(payload);
     if (!decoded.ok) {
-      this.counters.failed += 1;
+      this.counters.failAtOnce();
       this.#deps.log.warn('control-message-refused', { code: decoded.code, rule: decoded.rule });
       return;
     }
@@ -139,10 +147,11 @@ export class Consumer implements Service {
   }
 
   #onMessage(message: DownstreamMessage): void {
-    this.#heardAtMs = this.#deps.clock.monotonicMs();
+    this.#noteHeard();
     switch (message.kind) {
       case 'subscribed':
         this.#instance = message.instance;
+        this.#noteHeard();
         this.#isFirstAnnouncement = true;
         this.#announceIntervalMs = message.announceIntervalMs;
         this.#deps.log.info('subscribed', { relation: this.#options.relation });
@@ -167,7 +176,7 @@ export class Consumer implements Service {
     const graceMs = this.#isFirstAnnouncement ? 0 : this.#options.announcedGraceMs;
     const fromMs = this.#deps.clock.monotonicMs() + graceMs;
     for (const { stream, epoch, throughSeq } of heads) {
-      const state = this.#epoch(stream, epoch);
+      const state = this.#epochs.of(stream, epoch);
       state.announce(throughSeq, fromMs);
       this.#query(state);
     }
@@ -207,7 +216,7 @@ export class Consumer implements Service {
   ): void {
     const { stream, epoch } = state;
     state.noteLost(lost);
-    this.#track(this.#recordLoss(state, lost));
+    this.#storing.track(this.#recordLoss(state, lost));
     this.#deps.log.warn('frames-lost', {
       stream: streamKey(stream),
       epoch: epoch.number,
@@ -225,13 +234,18 @@ export class Consumer implements Service {
       this.#noteStored(state);
     } catch (cause) {
       state.received.deleteRange(lost.fromSeq, lost.throughSeq);
-      this.#incomplete.add(state);
+      this.#epochs.incomplete.add(state);
       this.#deps.log.error('loss-not-recorded', { cause: String(cause) });
     }
   }
 
+  /** Before the answer to a subscription nothing else is a sign that it comes: it may be lost. */
+  #noteHeard(): void {
+    if (this.isLive) this.#heardAtMs = this.#deps.clock.monotonicMs();
+  }
+
   #onFrames(payload: Uint8Array, request: string | undefined): void {
-    this.#heardAtMs = this.#deps.clock.monotonicMs();
+    this.#noteHeard();
     const batch = decodeFrameBatch(payload);
     if (!batch.ok) {
       this.#refuseBytes(batch.rule);
@@ -246,18 +260,18 @@ export class Consumer implements Service {
   }
 
   #refuseBytes(rule: string): void {
-    this.counters.failed += 1;
+    this.counters.failAtOnce();
     this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
   }
 
   #take(frame: EncodedFrame): void {
     const { stream, epoch, seq } = frame.header;
-    const state = this.#epoch(stream, epoch);
+    const state = this.#epochs.of(stream, epoch);
     this.counters.accepted += 1;
-    const isFull = this.#storingBytes + frame.bytes.length > this.#options.storingBytesMax;
-    if (state.isDuplicate(seq) || (isFull && this.#storingBytes > 0)) {
+    const isFull = this.#storing.bytes + frame.bytes.length > this.#options.storingBytesMax;
+    if (state.isDuplicate(seq) || (isFull && this.#storing.bytes > 0)) {
       state.headSeq = Math.max(state.headSeq, seq);
-      this.#incomplete.add(state);
+      this.#epochs.incomplete.add(state);
       this.counters.dropped += 1;
       return;
     }
@@ -265,14 +279,7 @@ export class Consumer implements Service {
       this.#chainBroken(state, seq);
       return;
     }
-    this.#storingBytes += frame.bytes.length;
-    this.#pending.push(frame);
-    // Frames that arrived in one piece of the connection are stored in one transaction.
-    if (this.#pending.length === 1) {
-      setImmediate(() => {
-        this.#flush();
-      });
-    }
+    this.#storing.push(frame);
     if (state.received.contiguousThroughSeq < state.headSeq) this.#query(state);
   }
 
@@ -289,64 +296,40 @@ export class Consumer implements Service {
     else this.#declareLost(state, { fromSeq: seq, throughSeq: seq, reason: brokenChainReason });
   }
 
-  #flush(): void {
-    const frames = this.#pending;
-    if (frames.length === 0) return;
-    this.#pending = [];
-    this.#track(this.#store(frames));
-  }
-
-  async #store(frames: readonly EncodedFrame[]): Promise<void> {
-    const bytes = frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
-    try {
-      await this.#deps.sink.store(frames);
-      for (const { header } of frames) {
-        const state = this.#epoch(header.stream, header.epoch);
-        state.stored.add(header.seq);
-        this.#noteStored(state);
-      }
-      this.counters.forwarded += frames.length;
-      const newest = frames.at(-1);
-      if (newest !== undefined) {
-        this.counters.lagMs = (this.#deps.clock.wallUs() - newest.header.producedAtUs) / 1_000;
-      }
-    } catch (cause) {
-      this.counters.failed += frames.length;
-      this.#deps.log.error('frames-not-stored', {
-        frameCount: frames.length,
-        cause: String(cause),
-      });
-      for (const { header } of frames) {
-        const state = this.#epoch(header.stream, header.epoch);
-        state.forget([header.seq]);
-        this.#incomplete.add(state);
-      }
-    } finally {
-      this.#storingBytes -= bytes;
-      this.#requests.grantCredit();
+  #stored(frames: readonly EncodedFrame[]): void {
+    for (const { header } of frames) {
+      const state = this.#epochs.of(header.stream, header.epoch);
+      state.stored.add(header.seq);
+      this.#noteStored(state);
     }
+    this.counters.forwarded += frames.length;
+    const newest = frames.at(-1);
+    if (newest === undefined) return;
+    this.counters.lagMs = (this.#deps.clock.wallUs() - newest.header.producedAtUs) / 1_000;
   }
 
-  /** Keeps work that never rejects until it is done, so that stop can wait for it. */
-  #track(work: Promise<void>): void {
-    const tracked = work.finally(() => {
-      this.#storing.delete(tracked);
-    });
-    this.#storing.add(tracked);
+  #notStored(frames: readonly EncodedFrame[], cause: unknown): void {
+    this.counters.failed += frames.length;
+    this.#deps.log.error('frames-not-stored', { frameCount: frames.length, cause: String(cause) });
+    for (const { header } of frames) {
+      const state = this.#epochs.of(header.stream, header.epoch);
+      state.forget([header.seq]);
+      this.#epochs.incomplete.add(state);
+    }
   }
 
   #query(state: EpochState): void {
     state.settle(this.#deps.clock.monotonicMs());
-    if (state.isComplete) this.#incomplete.delete(state);
-    else this.#incomplete.add(state);
+    if (state.isComplete) this.#epochs.incomplete.delete(state);
+    else this.#epochs.incomplete.add(state);
     if (this.#instance === undefined) return;
-    if (this.#storingBytes > this.#options.storingBytesMax / 2) return;
+    if (this.#storing.bytes > this.#options.storingBytesMax / 2) return;
     this.#requests.query(state);
   }
 
   #noteStored(state: EpochState): void {
     if (state.watermark <= state.reportedThroughSeq) return;
-    this.#unreported.add(state);
+    this.#epochs.unreported.add(state);
     if (this.#isReportDue) return;
     this.#isReportDue = true;
     this.#cancelReport = this.#deps.clock.after(this.#options.reportIntervalMs, () => {
@@ -356,15 +339,15 @@ export class Consumer implements Service {
 
   #report(): void {
     this.#isReportDue = false;
-    if (this.#instance === undefined || this.#unreported.size === 0) return;
-    const states = [...this.#unreported].slice(0, controlEntriesMax);
+    if (this.#instance === undefined || this.#epochs.unreported.size === 0) return;
+    const states = [...this.#epochs.unreported].slice(0, controlEntriesMax);
     const watermarks = states.map((state) => {
-      this.#unreported.delete(state);
+      this.#epochs.unreported.delete(state);
       state.reportedThroughSeq = state.watermark;
       return { stream: state.stream, epoch: state.epoch, throughSeq: state.watermark };
     });
     this.#send({ ...this.#base('stored'), by: this.#options.storedBy, watermarks });
-    const next = this.#unreported.values().next().value;
+    const next = this.#epochs.unreported.values().next().value;
     if (next !== undefined) this.#noteStored(next);
   }
 
@@ -378,34 +361,8 @@ export class Consumer implements Service {
       return;
     }
     this.#requests.dropTimedOut();
-    for (const state of this.#incomplete) this.#query(state);
-    if (this.#unreported.size > 0 && !this.#isReportDue) this.#report();
-  }
-
-  /** What is known of an epoch: at first what the sink has of it. */
-  #epoch(stream: StreamId, epoch: Epoch): EpochState {
-    const key = epochKey(stream, epoch);
-    const known = this.#epochs.get(key);
-    if (known !== undefined) return known;
-    if (this.#epochs.size >= this.#options.epochsMax) this.#forgetEpoch();
-    const state = new EpochState(stream, epoch);
-    this.#epochs.set(key, state);
-    for (const { epoch: storedEpoch, ...range } of this.#deps.sink.stored(stream)) {
-      if (epochKey(stream, storedEpoch) !== key) continue;
-      state.noteStoredBefore(range);
-      this.#unreported.add(state);
-    }
-    return state;
-  }
-
-  /** The oldest complete epoch; else the oldest of all, whose gaps the next announcement shows again. */
-  #forgetEpoch(): void {
-    const epochs = [...this.#epochs];
-    const [key, state] = epochs.find(([, candidate]) => candidate.isComplete) ?? epochs[0] ?? [];
-    if (key === undefined || state === undefined) return;
-    this.#epochs.delete(key);
-    this.#incomplete.delete(state);
-    this.#unreported.delete(state);
+    for (const state of this.#epochs.incomplete) this.#query(state);
+    if (this.#epochs.unreported.size > 0 && !this.#isReportDue) this.#report();
   }
 
   #base<Kind extends UpstreamMessage['kind']>(

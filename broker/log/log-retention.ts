@@ -1,6 +1,5 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
-import type { StoredBy } from './log-cursors.ts';
 
 export interface LogRetentionOptions {
   /** Frames older than this go, stored or not. */
@@ -20,8 +19,8 @@ export interface PruneResult {
 /** How far below the bound a pass goes, so that it is not needed again at once. */
 const targetRatio = 0.9;
 const scanFramesMax = 1_024;
-/** A pass looks at this many frames at most, so that the log's owner is not held up. */
-const scansPerPassMax = 16;
+/** A pass removes this many frames at most, so that the log's owner is not held up. */
+const framesPerPassMax = 4 * scanFramesMax;
 /** Empty epochs that are kept for each stream, so that a late reader learns what it missed. */
 const emptyEpochsMax = 256;
 
@@ -33,6 +32,11 @@ interface Candidate {
   readonly size_bytes: number;
 }
 
+interface StoredThrough {
+  readonly epoch_id: number;
+  readonly through_seq: number;
+}
+
 /**
  * Prunes a stream log in this order until age and bytes are within their bounds:
  *
@@ -40,13 +44,15 @@ interface Candidate {
  *   2. what every subscriber itself (the next hop) has stored
  *   3. the oldest, with a durable `lost` record for each range: never silence
  *
- * Without subscribers nothing counts as stored. Frames of an epoch go from its beginning only.
+ * Without subscribers nothing counts as stored; what the final reader has counts for the next hop too. Frames of an epoch go
+ * from its beginning only.
  */
 export class LogRetention {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #options: LogRetentionOptions;
-  readonly #scan: Statement<[number], Candidate>;
+  readonly #oldestOfAll: Statement<[], Candidate>;
+  readonly #oldestOfEpoch: Statement<[number, number], Candidate>;
   readonly #delete: Statement<[number]>;
   readonly #shrink: Statement<[number, number]>;
 
@@ -57,9 +63,13 @@ export class LogRetention {
     this.#database = deps.database;
     this.#clock = deps.clock;
     this.#options = options;
-    this.#scan = deps.database.prepare(
-      `SELECT frame_id, epoch_id, seq, produced_at_us, length(bytes) AS size_bytes
-       FROM stream_log_frames WHERE frame_id > ? ORDER BY frame_id LIMIT ${scanFramesMax}`,
+    const columns = 'frame_id, epoch_id, seq, produced_at_us, length(bytes) AS size_bytes';
+    this.#oldestOfAll = deps.database.prepare(
+      `SELECT ${columns} FROM stream_log_frames ORDER BY frame_id LIMIT ${scanFramesMax}`,
+    );
+    this.#oldestOfEpoch = deps.database.prepare(
+      `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ? AND seq <= ?
+       ORDER BY seq LIMIT ${scanFramesMax}`,
     );
     this.#delete = deps.database.prepare('DELETE FROM stream_log_frames WHERE frame_id = ?');
     this.#shrink = deps.database.prepare(
@@ -82,31 +92,28 @@ export class LogRetention {
 
   #prune(): PruneResult {
     const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs());
-    const finallyStored = this.#storedByAll('final-reader');
-    const storedNext = this.#storedByAll('next-hop');
-    this.#sweep(pass, isStored(finallyStored), false);
-    this.#sweep(pass, isStored(storedNext), false);
-    const neverStored = (frame: Candidate): boolean =>
-      frame.seq >
-      Math.max(storedNext.get(frame.epoch_id) ?? 0, finallyStored.get(frame.epoch_id) ?? 0);
-    this.#sweep(pass, neverStored, true);
+    for (const stored of [this.#finallyStored(), this.#storedNext()]) {
+      for (const { epoch_id: epochId, through_seq: throughSeq } of stored) {
+        this.#sweep(pass, false, () => this.#oldestOfEpoch.all(epochId, throughSeq));
+      }
+    }
+    // What is stored and has to go has gone by now, or the pass has done enough.
+    this.#sweep(pass, true, () => this.#oldestOfAll.all());
     this.#dropEmptyEpochs();
     return {
       prunedFrames: pass.prunedFrames,
       lostFrames: pass.lostFrames,
-      more: pass.scansLeft === 0,
+      more: pass.isFull,
     };
   }
 
-  #sweep(pass: Pass, eligible: (frame: Candidate) => boolean, isLoss: boolean): void {
-    let afterFrameId = 0;
-    while (pass.scansLeft > 0) {
-      pass.scansLeft -= 1;
-      const frames = this.#scan.all(afterFrameId);
+  /** Removes what `oldest` gives, again and again, until a frame may stay or there is none. */
+  #sweep(pass: Pass, isLoss: boolean, oldest: () => readonly Candidate[]): void {
+    for (;;) {
+      const frames = oldest();
       for (const frame of frames) {
-        afterFrameId = frame.frame_id;
-        if (!pass.wants(frame)) return;
-        if (eligible(frame)) this.#remove(pass, frame, isLoss);
+        if (pass.isFull || !pass.wants(frame)) return;
+        this.#remove(pass, frame, isLoss);
       }
       if (frames.length < scanFramesMax) return;
     }
@@ -133,15 +140,31 @@ export class LogRetention {
       .run(frame.epoch_id, frame.seq, frame.seq, this.#clock.wallUs(), reason);
   }
 
-  /** For each epoch, what all subscribers have; epochs that one has nothing of are absent. */
-  #storedByAll(storedBy: StoredBy): Map<number, number> {
-    const rows = this.#database
-      .prepare<[StoredBy], { epoch_id: number; through_seq: number }>(
-        `SELECT epoch_id, min(through_seq) AS through_seq FROM stream_log_watermarks WHERE stored_by = ?
-         GROUP BY epoch_id HAVING count(*) = (SELECT count(*) FROM stream_log_subscribers)`,
+  /** For each epoch with frames, how far the final readers behind all subscribers have it. */
+  #finallyStored(): readonly StoredThrough[] {
+    return this.#storedByAll(
+      "SELECT subscriber, epoch_id, through_seq FROM stream_log_watermarks WHERE stored_by = 'final-reader'",
+    );
+  }
+
+  /** The same for the subscribers themselves. */
+  #storedNext(): readonly StoredThrough[] {
+    return this.#storedByAll(
+      `SELECT subscriber, epoch_id, max(through_seq) AS through_seq FROM stream_log_watermarks
+       GROUP BY subscriber, epoch_id`,
+    );
+  }
+
+  /** Epochs that a subscriber has nothing of are absent. */
+  #storedByAll(watermarks: string): readonly StoredThrough[] {
+    return this.#database
+      .prepare<[], StoredThrough>(
+        `SELECT epoch_id, min(through_seq) AS through_seq
+         FROM (${watermarks}) JOIN stream_log_epochs USING (epoch_id) WHERE bytes > 0
+         GROUP BY epoch_id HAVING count(*) = (SELECT count(*) FROM stream_log_subscribers)
+         ORDER BY epoch_id`,
       )
-      .all(storedBy);
-    return new Map(rows.map((row) => [row.epoch_id, row.through_seq]));
+      .all();
   }
 
   #dropEmptyEpochs(): void {
@@ -156,15 +179,10 @@ export class LogRetention {
   }
 }
 
-function isStored(throughByEpoch: ReadonlyMap<number, number>): (frame: Candidate) => boolean {
-  return (frame) => frame.seq <= (throughByEpoch.get(frame.epoch_id) ?? 0);
-}
-
 /** What is still to be done in one pass over the log. */
 class Pass {
   prunedFrames = 0;
   lostFrames = 0;
-  scansLeft = scansPerPassMax;
   readonly #oldestUs: number;
   readonly #targetBytes: number;
   #bytes: number;
@@ -174,6 +192,11 @@ class Pass {
     this.#oldestUs = nowUs - options.ageMaxMs * 1_000;
     this.#targetBytes =
       bytes > options.bytesMax ? options.bytesMax * targetRatio : options.bytesMax;
+  }
+
+  /** It has removed as much as one pass may. */
+  get isFull(): boolean {
+    return this.prunedFrames >= framesPerPassMax;
   }
 
   /** Frames come in the order of their arrival, so the first that is neither too old nor too much ends a sweep. */

@@ -75,6 +75,10 @@ export class EmbeddedBroker implements MqttTransport {
       aedes.handle(socket);
     });
     server.maxConnections = this.#options.connectionsMax;
+    const authorizePublish = aedes.authorizePublish.bind(aedes);
+    aedes.authorizePublish = (client, packet, done) => {
+      authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+    };
     aedes.on('clientError', (client, error) => {
       this.#log.debug('mqtt-client-error', { client: client.id, cause: error.message });
     });
@@ -113,7 +117,8 @@ export class EmbeddedBroker implements MqttTransport {
     await closed;
   }
 
-  publish(topic: string, payload: Uint8Array, qos: QualityOfService): Promise<void> {
+  /** At the broker, which is all that QoS 1 promises, it is at once: so all messages take one way and keep their order. */
+  publish(topic: string, payload: Uint8Array, _qos: QualityOfService): Promise<void> {
     const aedes = this.#aedes;
     if (aedes === undefined || this.#server === undefined) {
       return Promise.reject(notRunning());
@@ -123,7 +128,7 @@ export class EmbeddedBroker implements MqttTransport {
         cmd: 'publish' as const,
         topic,
         payload: asBuffer(payload),
-        qos,
+        qos: 0 as const,
         retain: false,
         dup: false,
       };
@@ -159,6 +164,15 @@ export class EmbeddedBroker implements MqttTransport {
       this.#listeners.delete(listener);
     };
   }
+}
+
+/**
+ * Aedes takes for a repetition, and drops without a word, what has a lower number than something that a client got before
+ * under the same `brokerId`. A QoS 1 message is numbered before it waits for a look-up, in which a QoS 0 message overtakes
+ * it: so each level has numbers of its own (docs/decisions/qos-of-the-embedded-broker.md).
+ */
+function sequenceOf(qos: number): string {
+  return `qos-${qos}`;
 }
 
 function asBuffer(payload: Uint8Array | string): Buffer {

@@ -49,12 +49,14 @@ export class LiveQueue {
     this.#sendAll().catch(() => {
       // Without a connection nobody listens: whoever reconnects asks for what it lacks.
       this.#isSending = false;
-      this.#counters.dropped += this.#frames.length + this.#sendingCount;
+      this.#counters.dropped += this.#sendingCount;
       this.clear();
     });
   }
 
+  /** Drops what waits; a message on its way stays on it. */
   clear(): void {
+    this.#counters.dropped += this.#frames.length;
     this.#frames = [];
     this.#bytes = 0;
   }

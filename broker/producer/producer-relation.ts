@@ -12,6 +12,7 @@ import {
 } from '../../common/wire/control-message.ts';
 import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { LoggedFrame } from '../log/stream-log.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
 import { LiveQueue } from './live-queue.ts';
@@ -86,6 +87,7 @@ export class ProducerRelation {
         head: { stream, epoch, throughSeq: seq },
         timesLeft: announcedTimes,
       });
+      this.#counters.accepted += 1;
       this.#live.push(frame.bytes);
     }
     this.#live.flush();
@@ -102,6 +104,7 @@ export class ProducerRelation {
 
   end(): void {
     this.#writeWatermarks();
+    this.#live.clear();
     this.#session = undefined;
   }
 
@@ -195,7 +198,6 @@ export class ProducerRelation {
     this.#sendRange(session, query).catch((cause: unknown) => {
       // The consumer's request time-out asks again for what did not arrive.
       session.queries.delete(query.request);
-      this.#counters.failed += 1;
       this.#deps.log.debug('range-not-sent', { relation: this.relation, cause: String(cause) });
     });
   }
@@ -214,11 +216,22 @@ export class ProducerRelation {
       }
       query.nextSeq = last.seq + 1;
       query.creditBytes -= frames.reduce((sum, { bytes }) => sum + bytes.length, 0);
-      const batch = encodeFrameBatch(frames.map(({ bytes }) => bytes));
       // Awaiting lets live frames of this and other relations go in between.
-      await this.#deps.transport.publish(this.#topics.range(query.request), batch, 0);
+      await this.#publishRange(query, frames);
     }
     query.isSending = false;
+  }
+
+  async #publishRange(query: Query, frames: readonly LoggedFrame[]): Promise<void> {
+    this.#counters.accepted += frames.length;
+    const batch = encodeFrameBatch(frames.map(({ bytes }) => bytes));
+    try {
+      await this.#deps.transport.publish(this.#topics.range(query.request), batch, 0);
+      this.#counters.forwarded += frames.length;
+    } catch (cause) {
+      this.#counters.failed += frames.length;
+      throw cause;
+    }
   }
 
   #endRange(session: Session, query: Query): void {
@@ -290,7 +303,7 @@ export class ProducerRelation {
     request: string | null,
     code: 'not-authorized' | 'not-subscribed' | 'too-many-requests',
   ): void {
-    this.#counters.failed += 1;
+    this.#counters.failAtOnce();
     this.#send({ ...this.#base('refused'), session, request, code });
   }
 

@@ -17,6 +17,7 @@ const instanceBytes = 8;
  */
 export class Producer implements Service, FrameForwarder {
   readonly name = 'producer';
+  /** Frames for a subscribed consumer, live or asked for. Those that nobody subscribes to stay in the log, uncounted. */
   readonly counters = new StageCounters();
   readonly #deps: ProducerDeps;
   readonly #options: ProducerOptions;
@@ -55,7 +56,6 @@ export class Producer implements Service, FrameForwarder {
   }
 
   forward(frames: readonly EncodedFrame[]): void {
-    this.counters.accepted += frames.length;
     for (const relation of this.#relations) relation.forward(frames);
     const newest = frames.at(-1);
     if (newest !== undefined) {
@@ -66,7 +66,7 @@ export class Producer implements Service, FrameForwarder {
   #onControl(relation: ProducerRelation, payload: Uint8Array): void {
     const decoded = decodeUpstream(payload);
     if (!decoded.ok) {
-      this.counters.failed += 1;
+      this.counters.failAtOnce();
       this.#deps.log.warn('control-message-refused', {
         relation: relation.relation,
         code: decoded.code,

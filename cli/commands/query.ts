@@ -4,8 +4,8 @@ import { queryAnswerSchema } from '../../common/control/reader-answer.ts';
 import { connectClients } from '../clients.ts';
 import type { CommandContext, GlobalOptions } from '../context.ts';
 import { examples } from './examples.ts';
+import { ReadingFormatter } from './reading-formatter.ts';
 import { parseCount, parsePattern, parseSince } from './reading-options.ts';
-import { ReadingFormatter } from './watch.ts';
 
 interface QueryOptions extends GlobalOptions {
   readonly json?: boolean;
@@ -57,6 +57,7 @@ async function query(
   const answer = await reader.get(`/v1/query?${parameters.toString()}`, queryAnswerSchema);
   const { output } = context;
   const formatter = new ReadingFormatter(output, { showsVm: options.vm === undefined });
+  for (const reading of answer.readings) formatter.note(reading);
   for (const reading of answer.readings) {
     await output.line(options.json === true ? JSON.stringify(reading) : formatter.format(reading));
   }

@@ -10,8 +10,9 @@ import { connectClients } from '../clients.ts';
 import type { Clients, CommandContext, GlobalOptions, Output } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
 import { formatDurationMs } from '../text/duration.ts';
+import { printable } from '../text/style.ts';
 import { formatTable } from '../text/table.ts';
-import { formatAge } from '../text/time.ts';
+import { formatAge, formatTimeUs } from '../text/time.ts';
 import { formatCount } from '../text/value.ts';
 import { upStatusSchema, type UpStatus } from '../up/up-status.ts';
 import { examples } from './examples.ts';
@@ -24,7 +25,7 @@ export function addStatusCommand(program: Command, context: CommandContext): voi
   const command = program
     .command('status')
     .description(
-      'what runs, and what each stage of the data path counts; exit code 1 if a part is missing',
+      'what runs, and what each stage of the data path counts; exit code 1 if a part is missing or keeps failing',
     )
     .option('--json', 'one JSON document')
     .action(async (_options: unknown, self: Command) => {
@@ -45,7 +46,12 @@ interface Vm {
   readonly vm: string;
   readonly state: string;
   readonly revision: number;
+  readonly guestTrouble: GuestTrouble | null;
 }
+
+type GuestTrouble = NonNullable<
+  z.output<typeof collectorStatusSchema>['vms'][number]['guestTrouble']
+>;
 
 /** What has come of a VM's streams to the reader. */
 type Stream = ReaderVmStatus;
@@ -55,12 +61,12 @@ interface Report {
   readonly vms: readonly Vm[];
   readonly streams: readonly Stream[];
   readonly stages: readonly Stage[];
-  /** Parts that are missing, each with what to do. */
+  /** Parts that are missing and channels that keep failing, each with what to do. */
   readonly problems: readonly string[];
 }
 
 async function showStatus(options: StatusOptions, context: CommandContext): Promise<void> {
-  const report = await gather(connectClients(context, options));
+  const report = await gather(connectClients(context, options), context.clock.wallUs());
   if (options.json === true) {
     await context.output.line(JSON.stringify(report));
   } else {
@@ -74,7 +80,7 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
 }
 
 /** @throws ControlError `not-running` when nothing at all runs: then how to start it is the one thing to say */
-async function gather(clients: Clients): Promise<Report> {
+async function gather(clients: Clients, nowUs: number): Promise<Report> {
   const [up, guest, collector, reader] = await Promise.all([
     ask(clients.up, '/v1/status', upStatusSchema),
     ask(clients.guest, '/v1/status', stageStatusSchema),
@@ -89,9 +95,10 @@ async function gather(clients: Clients): Promise<Report> {
   const streams: Stream[] = [];
   if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
   if (!(collector instanceof ControlError)) {
-    for (const { vm, vmState, revision, problem } of collector.vms) {
+    for (const { vm, vmState, revision, problem, guestTrouble } of collector.vms) {
       if (problem !== undefined) problems.push(problem);
-      vms.push({ vm, state: vmState, revision });
+      vms.push({ vm, state: vmState, revision, guestTrouble });
+      if (guestTrouble !== null) problems.push(describeTrouble(vm, guestTrouble, nowUs));
     }
     stages.push(...stagesOf('host-collector', collector.stages));
   }
@@ -101,6 +108,14 @@ async function gather(clients: Clients): Promise<Report> {
     if (!reader.isLive) problems.push('the reader is not connected to its producer');
   }
   return { up: up instanceof ControlError ? null : up, vms, streams, stages, problems };
+}
+
+function describeTrouble(vm: string, trouble: GuestTrouble, nowUs: number): string {
+  const { sinceUs, reason, failureCount } = trouble;
+  return (
+    `the guest channel of ${vm} keeps failing since ${formatTimeUs(sinceUs)} (${formatAge(sinceUs, nowUs)}, ` +
+    `${formatCount(failureCount)} times in a row): ${printable(reason)}; rows stay in the guest until it works`
+  );
 }
 
 function stagesOf(process: string, stages: Readonly<Record<string, StageCounts>>): Stage[] {

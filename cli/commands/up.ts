@@ -3,12 +3,12 @@ import { resolve } from 'node:path';
 
 import { Option, type Command } from 'commander';
 
-import { createLog } from '../../common/runtime/log.ts';
 import { listenForStop, type StopSignals } from '../../common/runtime/stop-signals.ts';
 import { type BackendName, backendNames } from '../../guest-agent/fuse/backend-capability.ts';
 import type { CommandContext, GlobalOptions } from '../context.ts';
 import { locateDataDirectory } from '../data-directory.ts';
 import { findFreePort } from '../up/free-port.ts';
+import { createUpLog } from '../up/up-log.ts';
 import type { UpStatus } from '../up/up-status.ts';
 import { buildUp, type Up } from '../up/up.ts';
 import { examples } from './examples.ts';
@@ -63,13 +63,21 @@ async function up(options: UpOptions, context: CommandContext): Promise<void> {
     mqttPort: await findFreePort(parseCount(options.mqttPort, '--mqtt-port', portMax)),
   };
   const { output, clock } = context;
+  const isVerbose = options.verbose === true;
+  const print = (text: string): void => {
+    output.remark(text);
+  };
   const instance = buildUp(settings, {
     clock,
     random: context.random,
-    log: createLog('up', options.verbose === true ? 'info' : 'warn'),
+    log: createUpLog(directory.logs, print, isVerbose ? print : undefined),
     hostName: hostname(),
-    ...(options.verbose === true
-      ? { takeOutput: (_name: string, chunk: Buffer) => output.remark(String(chunk).trimEnd()) }
+    ...(isVerbose
+      ? {
+          takeOutput: (_name: string, chunk: Buffer) => {
+            print(String(chunk).trimEnd());
+          },
+        }
       : {}),
   });
   const signals = listenForStop(clock, {

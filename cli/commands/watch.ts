@@ -1,13 +1,11 @@
 import type { Command } from 'commander';
 
 import { follow } from '../../common/control/follow.ts';
-import { fromJsonValue } from '../../common/control/json-value.ts';
-import { positionHeader, readingSchema, type Reading } from '../../common/control/reader-answer.ts';
+import { positionHeader, readingSchema } from '../../common/control/reader-answer.ts';
 import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions, Output } from '../context.ts';
-import { formatTimeUs } from '../text/time.ts';
-import { formatValue } from '../text/value.ts';
+import type { CommandContext, GlobalOptions } from '../context.ts';
 import { examples } from './examples.ts';
+import { ReadingFormatter } from './reading-formatter.ts';
 import { parsePattern, parseSince } from './reading-options.ts';
 
 interface WatchOptions extends GlobalOptions {
@@ -85,50 +83,4 @@ async function watch(
   } finally {
     release();
   }
-}
-
-/** Lines of readings under each other: the name column grows with the longest seen, up to a bound. */
-export class ReadingFormatter {
-  readonly #output: Output;
-  readonly #showsVm: boolean;
-  #nameWidth = 0;
-
-  constructor(output: Output, options: { readonly showsVm: boolean }) {
-    this.#output = output;
-    this.#showsVm = options.showsVm;
-  }
-
-  format(reading: Reading): string {
-    const { style } = this.#output;
-    const name = this.#showsVm ? `${reading.vm} ${reading.dataPoint}` : reading.dataPoint;
-    this.#nameWidth = Math.min(nameWidthMax, Math.max(this.#nameWidth, name.length));
-    const isScaled = this.#output.columns !== undefined;
-    const value = formatValue(fromJsonValue(reading.value), reading.dataPoint, { isScaled });
-    const parts = [
-      style.dim(formatTimeUs(reading.timeUs)),
-      style.cyan(name.padEnd(this.#nameWidth)),
-      style.bold(value),
-      style.dim(describeOrigin(reading)),
-    ];
-    return parts.join('  ').trimEnd();
-  }
-}
-
-const nameWidthMax = 56;
-
-/** What a reader must know to judge the value: how it came about. */
-function describeOrigin(reading: Reading): string {
-  const remarks: string[] = [];
-  if (reading.format !== 'raw') remarks.push(`${reading.format} of ${reading.count ?? 0}`);
-  if (reading.skippedCount !== null && reading.skippedCount > 0) {
-    remarks.push(`skipped ${reading.skippedCount}`);
-  }
-  if (reading.window !== null) {
-    const { startMs, endMs } = reading.window;
-    remarks.push(`[${formatTimeUs(startMs * 1_000)}, ${formatTimeUs(endMs * 1_000)})`);
-  }
-  if (reading.predicateState !== null) remarks.push(reading.predicateState);
-  if (reading.held) remarks.push('held');
-  if (reading.revision > 0) remarks.push(`revision ${reading.revision}`);
-  return remarks.length === 0 ? '' : `(${remarks.join(', ')})`;
 }

@@ -34,8 +34,18 @@ export const collectorStatusSchema = z.looseObject({
       vmState: z.string(),
       /** Why nothing is measured of it, and what to do. */
       problem: z.string().optional(),
-      /** Rows and samples in, deliveries out. */
+      /** Rows and samples. */
       origin: stageCountsSchema,
+      /** What keeps failing on the channel of a guest that can be reached. */
+      guestTrouble: z
+        .object({
+          sinceUs: z.int(),
+          reason: z.string(),
+          /** In a row. */
+          failureCount: z.int().positive(),
+        })
+        .nullable()
+        .default(null),
     }),
   ),
 });

@@ -15,7 +15,8 @@ export const readingSchema = z.object({
   dataPoint: z.string(),
   /** Event time, µs of the epoch, corrected by the guest's clock offset. */
   timeUs: z.int(),
-  uncertaintyUs: z.int().nonnegative().default(0),
+  /** Half the width of the interval that the true time lies in; null: unknown, as of processed values. */
+  uncertaintyUs: z.int().nonnegative().nullable().default(null),
   value: jsonValueSchema,
   held: z.boolean().default(false),
   specifierId: z.string(),
@@ -27,6 +28,10 @@ export const readingSchema = z.object({
   count: z.int().nonnegative().nullable().default(null),
   /** Measurements that are no numbers; null for raw ones. */
   skippedCount: z.int().nonnegative().nullable().default(null),
+  /** How many of `count` repeat an older value; null for raw ones. */
+  heldCount: z.int().nonnegative().nullable().default(null),
+  /** Bound of the relative error of a median over very many values; 0: exact. */
+  relativeErrorMax: z.number().nonnegative().default(0),
   predicateState: z.string().nullable().default(null),
 });
 export type Reading = z.output<typeof readingSchema>;
@@ -50,7 +55,7 @@ const countSchema = z.int().nonnegative();
 /** One VM as its streams show it. */
 export const readerVmStatusSchema = z.object({
   vm: z.string(),
-  /** `unknown` also when the status stream is not heard any more. */
+  /** `ended` after the VM was removed; `unknown` also when the status stream is not heard any more. */
   state: z.string(),
   reportedAtUs: z.int().nullable(),
   watermarkUs: z.int().nullable(),
@@ -76,5 +81,7 @@ export type ReaderVmStatus = z.output<typeof readerVmStatusSchema>;
 export const readerStatusSchema = stageStatusSchema.extend({
   /** False while the producer does not answer: what is stored can be read, nothing new comes. */
   isLive: z.boolean().default(true),
+  /** Streams of /v1/watch that are open. */
+  watcherCount: countSchema.default(0),
   vms: z.array(readerVmStatusSchema).default([]),
 });

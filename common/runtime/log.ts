@@ -19,9 +19,15 @@ export interface Log {
 export const logLevels = ['error', 'warn', 'info', 'debug', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** JSON lines on standard error, one event a line, written synchronously so that a crash loses none. */
-export function createLog(part: string, level: LogLevel): Log {
-  const destination = pino.destination({ dest: 2, sync: true });
+/**
+ * JSON lines, one event a line: on standard error, written synchronously so that a crash loses none, or to `destination`,
+ * which gets each with its line end.
+ */
+export function createLog(
+  part: string,
+  level: LogLevel,
+  destination: { write(line: string): void } = pino.destination({ dest: 2, sync: true }),
+): Log {
   return new PinoLog(pino({ base: { part }, level, messageKey: 'event' }, destination));
 }
 

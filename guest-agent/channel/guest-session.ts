@@ -111,7 +111,7 @@ export class GuestSession {
       this.#connection.send({ kind: 'rows', requestId, area, generation, ...fetched });
       this.#counters.forwarded += fetched.rows.length;
     } catch (error) {
-      this.#counters.failed += 1;
+      this.#counters.failAtOnce();
       const reason = error instanceof Error ? error.message : String(error);
       this.#log.warn('guest-channel-fetch-failed', { area, rowId: cursor.rowId, reason });
       // The reason is for this machine's log: it may name files that are none of the host's business.

@@ -250,7 +250,7 @@ export class NameChanges {
       const written = file.scratch.view().subarray(handle.isAppend ? savedBytes : 0);
       if (handle.ownBytes(this.#buffers).write(0, written)) continue;
       handle.isChanged = false;
-      this.#parts.counters.dropped += 1;
+      this.#parts.counters.dropAtOnce();
     }
   }
 
@@ -358,7 +358,7 @@ export class NameChanges {
   }
 
   #refuse(result: Result): Result {
-    this.#parts.counters.dropped += 1;
+    this.#parts.counters.dropAtOnce();
     return result;
   }
 }

@@ -393,7 +393,7 @@ export class OpenFiles {
   }
 
   #refuse(result: Result): Result {
-    this.#parts.counters.dropped += 1;
+    this.#parts.counters.dropAtOnce();
     return result;
   }
 }

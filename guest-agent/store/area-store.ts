@@ -323,8 +323,9 @@ export class AreaStore {
 
   #outcome(request: StoreRequest, result: number): StoreOutcome {
     const { counters } = this;
-    if (request.kind === 'save' || request.kind === 'append') counters.saves += 1;
-    if (result === -EAGAIN) counters.busy += 1;
+    const isSave = request.kind === 'save' || request.kind === 'append';
+    if (isSave && result >= 0) counters.saves += 1;
+    else if (result === -EAGAIN) counters.busy += 1;
     else if (result === -ENOSPC) counters.full += 1;
     else if (result === -EIO || result === -EROFS) counters.failed += 1;
     else if (result < 0) counters.refused += 1;

@@ -240,7 +240,7 @@ export class Supervisor implements Service {
     throw new SupervisorError(
       'agent-failing',
       exit.exitCode === configurationExitCode
-        ? 'the guest agent refuses its configuration; its messages above say why'
+        ? 'the guest agent refuses its configuration; its log says why'
         : `the guest agent failed ${attemptsMax} times in a row; its log says why`,
       {
         needsSetup: exit.exitCode === configurationExitCode,
@@ -390,7 +390,7 @@ function notReady(outcome: AgentExit | 'timeout', readyTimeoutMs: number): Super
   const how = outcome.error?.message ?? `exit code ${outcome.exitCode}, signal ${outcome.signal}`;
   return new SupervisorError(
     'agent-not-ready',
-    `the guest agent ended before it was ready (${how}); its messages above say why`,
+    `the guest agent ended before it was ready (${how}); its log says why`,
     {
       needsSetup: outcome.exitCode === configurationExitCode,
       context: { exitCode: outcome.exitCode, signal: outcome.signal },

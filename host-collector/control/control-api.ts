@@ -78,12 +78,13 @@ export function createControlApi(deps: {
   return api;
 }
 
-/** One stage for each VM, named so that many collectors' tables read alike. */
+/** Stages of each VM: STAGE/VM, where a VM's id has no slash. */
 function stagesOf(statuses: readonly VmStatus[]): Record<string, StageCounts> {
   return Object.fromEntries(
-    statuses.flatMap(({ vm, origin, guest }) => [
-      [`origin ${vm}`, origin],
-      ...(guest === null ? [] : [[`guest channel ${vm}`, guest] as const]),
+    statuses.flatMap(({ vm, origin, deliveries, guest }) => [
+      ...(guest === null ? [] : [[`guest-channel/${vm}`, guest] as const]),
+      [`origin/${vm}`, origin],
+      [`deliveries/${vm}`, deliveries],
     ]),
   );
 }

@@ -9,6 +9,7 @@ import type { Log } from '../../common/runtime/log.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
+import { TroubleKeeper, type ChannelTrouble } from './channel-trouble.ts';
 import { ClockOffset, type CorrectedTime } from './clock-offset.ts';
 import { connectGuest, type GuestAddress } from './connect-guest.ts';
 import type { GuestListener } from './guest-listener.ts';
@@ -54,6 +55,7 @@ export class GuestChannelClient implements Service {
   readonly #offset = new ClockOffset();
   readonly #handOver: HandOver;
   readonly #counters = new StageCounters();
+  readonly #troubles: TroubleKeeper;
   readonly #stopping = new AbortController();
   readonly #acknowledged = new Map<Area, Cursor>();
   /** Where the next fetch starts: ahead of what the listener has taken by what is in hand. */
@@ -71,23 +73,30 @@ export class GuestChannelClient implements Service {
     this.#registrations = options.registrations;
     this.#wantedAreas = areasOf(options.registrations);
     this.#fetched = { ...options.resumeFrom };
+    this.#troubles = new TroubleKeeper(deps.clock);
     this.#handOver = new HandOver(
       deps.listener,
       options.resumeFrom ?? {},
       (rowCount) => {
         this.#refusalCount = 0;
+        this.#troubles.succeeded('hand-over');
         this.#counters.forwarded += rowCount;
         this.#session?.fetchPostponed();
       },
-      (error) => {
-        this.#rewind(error);
+      (error, rowCount) => {
+        this.#rewind(error, rowCount);
       },
     );
   }
 
-  /** Rows given (accepted), rows taken (forwarded), batches refused (failed). */
+  /** Rows: fetched (accepted), taken by the listener (forwarded), refused by it and fetched again (failed). */
   get counts(): StageCounts {
     return this.#counters.snapshot();
+  }
+
+  /** What keeps failing although the guest can be reached; null while all is well, and while it can't be. */
+  get trouble(): ChannelTrouble | null {
+    return this.#troubles.longest;
   }
 
   /** Begins to connect; resolves at once, as a guest may be absent for long. */
@@ -152,6 +161,11 @@ export class GuestChannelClient implements Service {
   #converse(stream: Duplex): Promise<string> {
     return new Promise((resolve) => {
       let wasWelcomed = false;
+      let hasProgressed = false;
+      const progress = (): void => {
+        hasProgressed = true;
+        this.#troubles.succeeded('conversation');
+      };
       const handler: HostSessionHandler = {
         registrations: () => this.#registrations,
         fetchFrom: (area) => this.#fetchFrom(area),
@@ -160,9 +174,16 @@ export class GuestChannelClient implements Service {
           this.#welcomed(message);
         },
         rows: (message, cursor) => {
+          progress();
+          this.#troubles.succeeded(`fetch ${message.area}`);
           this.#received(message, cursor);
         },
+        fetchFailed: (area, reason) => {
+          progress();
+          this.#troubles.failed(`fetch ${area}`, reason);
+        },
         watermark: (message) => {
+          progress();
           this.#watermark(message);
         },
         clockStep: (step) => {
@@ -175,6 +196,9 @@ export class GuestChannelClient implements Service {
         closed: (reason) => {
           this.#session = undefined;
           this.#handOver.forgetWatermarks();
+          // A guest that says nothing at all is off, or not there yet: that is its state, and no trouble.
+          const isAbsent = !wasWelcomed && reason === 'silent';
+          if (!hasProgressed && !isAbsent) this.#troubles.failed('conversation', reason);
           if (wasWelcomed) this.#deps.listener.disconnected(reason);
           resolve(reason);
         },
@@ -253,10 +277,11 @@ export class GuestChannelClient implements Service {
     this.#handOver.passed(area, moved);
   }
 
-  #rewind(error: unknown): void {
-    this.#counters.failed += 1;
+  #rewind(error: unknown, rowCount: number): void {
+    this.#counters.failed += rowCount;
     this.#refusalCount += 1;
     const reason = error instanceof Error ? error.message : String(error);
+    this.#troubles.failed('hand-over', reason);
     this.#deps.log.error('guest-rows-refused', { address: this.#options.address, reason });
     for (const area of areas) {
       const cursor = this.#handOver.cursors[area];

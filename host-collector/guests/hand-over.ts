@@ -22,7 +22,7 @@ interface Step {
 export class HandOver {
   readonly #listener: GuestListener;
   readonly #onTaken: (rowCount: number) => void;
-  readonly #onRejected: (error: unknown) => void;
+  readonly #onRejected: (error: unknown, rowCount: number) => void;
   readonly #steps: Step[] = [];
   readonly #cursors: Partial<Record<Area, Cursor>>;
   #wanted: ReadonlySet<Area> = new Set();
@@ -31,12 +31,12 @@ export class HandOver {
   #waitingWatermark: MessageOf<'watermark'> | undefined;
   #newestWatermark: MessageOf<'watermark'> | undefined;
 
-  /** `onTaken` after an answer was taken; `onRejected` when the listener refused one and the queue was emptied. */
+  /** `onTaken` after an answer was taken; `onRejected` when the listener refused one and the queue of so many rows was emptied. */
   constructor(
     listener: GuestListener,
     resumeFrom: Cursors,
     onTaken: (rowCount: number) => void,
-    onRejected: (error: unknown) => void,
+    onRejected: (error: unknown, rowCount: number) => void,
   ) {
     this.#listener = listener;
     this.#cursors = { ...resumeFrom };
@@ -143,7 +143,7 @@ export class HandOver {
       try {
         taken = step.run();
       } catch (error) {
-        this.#reject(error);
+        this.#reject(step, error);
         return;
       }
       if (taken === undefined) {
@@ -158,7 +158,7 @@ export class HandOver {
     try {
       await taken;
     } catch (error) {
-      this.#reject(error);
+      this.#reject(step, error);
       return;
     }
     this.#finish(step);
@@ -173,11 +173,12 @@ export class HandOver {
     if (step.rowCount > 0 || step.endsBatch) this.#onTaken(step.rowCount);
   }
 
-  #reject(error: unknown): void {
+  #reject(refused: Step, error: unknown): void {
+    const rowCount = [refused, ...this.#steps].reduce((sum, step) => sum + step.rowCount, 0);
     this.#steps.length = 0;
     this.#batchCount = 0;
     this.#isRunning = false;
-    this.#onRejected(error);
+    this.#onRejected(error, rowCount);
   }
 }
 

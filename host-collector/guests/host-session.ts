@@ -49,6 +49,8 @@ export interface HostSessionHandler {
   welcome(message: MessageOf<'welcome'>): void;
   /** The valid answer to a fetch from `cursor`. */
   rows(message: MessageOf<'rows'>, cursor: Cursor): void;
+  /** The guest could not answer a fetch of the area; it is asked again later. */
+  fetchFailed(area: Area, reason: string): void;
   watermark(message: MessageOf<'watermark'>): void;
   clockStep(step: ClockStep): void;
   exchanged(exchange: ClockExchange): void;
@@ -314,9 +316,10 @@ export class HostSession {
       this.#fail('wrong-rows');
       return;
     }
-    this.#handler.rows(message, fetch.cursor);
     const isStuck = message.hasMore && message.throughRowId <= rowId;
-    if (isStuck) {
+    if (!isStuck) this.#handler.rows(message, fetch.cursor);
+    else {
+      this.#handler.fetchFailed(message.area, 'the guest has more rows but gives none');
       this.#fetchLater(message.area);
       return;
     }
@@ -333,6 +336,7 @@ export class HostSession {
     for (const [area, fetch] of this.#fetches) {
       if (fetch.requestId !== requestId) continue;
       this.#fetches.delete(area);
+      this.#handler.fetchFailed(area, message);
       this.#fetchLater(area);
     }
   }

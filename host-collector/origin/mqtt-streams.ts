@@ -7,8 +7,9 @@ import { MqttClient, mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts
 import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
 import { producerDefaults } from '../../broker/producer/producer-options.ts';
 import { Producer } from '../../broker/producer/producer.ts';
-import type { Cancel, Clock } from '../../common/runtime/clock.ts';
+import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
@@ -55,47 +56,15 @@ export function mqttStreams(
     bytesMax: config.logBytesMax,
     ageMaxMs: config.logAgeMaxMs,
   });
+  const pruning = new PruningService(deps, {
+    name: 'log-retention',
+    intervalMs: retentionIntervalMs,
+    prune: () => retention.prune().more,
+  });
   return {
     appender: streamLog,
     forwarder: producer,
-    services: [new RetentionService(deps, retention), transport, producer],
+    services: [pruning, transport, producer],
     stages: () => ({ producer: producer.counters.snapshot() }),
   };
-}
-
-/** Prunes the log now and then. */
-class RetentionService implements Service {
-  readonly name = 'log-retention';
-  readonly #clock: Clock;
-  readonly #log: Log;
-  readonly #retention: LogRetention;
-  #cancel: Cancel | null = null;
-
-  constructor(deps: { readonly clock: Clock; readonly log: Log }, retention: LogRetention) {
-    this.#clock = deps.clock;
-    this.#log = deps.log;
-    this.#retention = retention;
-  }
-
-  start(): Promise<void> {
-    this.#cancel = this.#clock.every(retentionIntervalMs, () => {
-      this.#prune();
-    });
-    return Promise.resolve();
-  }
-
-  stop(): Promise<void> {
-    this.#cancel?.();
-    this.#cancel = null;
-    return Promise.resolve();
-  }
-
-  #prune(): void {
-    try {
-      this.#retention.prune();
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#log.error('log-retention-failed', { reason });
-    }
-  }
 }

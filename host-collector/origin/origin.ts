@@ -200,9 +200,11 @@ export class Origin implements Service {
     };
   }
 
-  /** What each VM's engine has taken and sent. */
-  counts(vm: VmId): StageCounts | undefined {
-    return this.#members.get(vm)?.origin.counts;
+  /** What of a VM was taken and committed; undefined for an unknown VM. */
+  counts(vm: VmId): { readonly inputs: StageCounts; readonly deliveries: StageCounts } | undefined {
+    const origin = this.#members.get(vm)?.origin;
+    if (origin === undefined) return undefined;
+    return { inputs: origin.counts, deliveries: origin.deliveryCounts };
   }
 
   vmState(vm: VmId): VmState {

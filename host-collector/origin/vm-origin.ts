@@ -40,6 +40,9 @@ export class VmOrigin {
   readonly #dataStream: StreamId;
   readonly #statusStream: StreamId;
   readonly #counters = new StageCounters();
+  readonly #deliveryCounters = new StageCounters();
+  /** Items of the commit that is being made. */
+  #inCommit = { inputs: 0, deliveries: 0 };
   readonly #rows = new RowMeasurements();
   readonly #bounds: EngineBounds;
   #engine: SpecifierEngine;
@@ -70,8 +73,14 @@ export class VmOrigin {
     this.#engine = new SpecifierEngine(bounds);
   }
 
+  /** Rows and samples of the probe: taken, committed (forwarded), lost by the guest (dropped), in a commit that failed. */
   get counts(): StageCounts {
     return this.#counters.snapshot();
+  }
+
+  /** Deliveries made, committed (forwarded) and in a commit that failed; dropped: measurements that had no place in one. */
+  get deliveryCounts(): StageCounts {
+    return this.#deliveryCounters.snapshot();
   }
 
   get engine(): SpecifierEngine {
@@ -100,6 +109,7 @@ export class VmOrigin {
     this.#reportedLostCount = this.#lostCount();
     this.#inputs = [];
     this.#frames = [];
+    this.#countCommit('failed');
     return stored;
   }
 
@@ -116,7 +126,8 @@ export class VmOrigin {
       else if (isNew || isRestored) this.#openEpoch(stream, 'store-lost');
     }
     if (stored.kind === 'unreadable' && stored.lostCount > 0) {
-      this.#counters.dropped += stored.lostCount;
+      this.#deliveryCounters.accepted += stored.lostCount;
+      this.#deliveryCounters.dropped += stored.lostCount;
       const reason = 'the state of windows and predicates could not be read after a restart';
       const records = [guestLost(stored.lostCount, reason)];
       this.#frames.push(this.#appender.append(this.#dataStream, records));
@@ -137,7 +148,8 @@ export class VmOrigin {
       this.#frames.push(this.#appender.append(this.#statusStream, records));
     });
     const emit = (delivery: Delivery): void => {
-      this.#counters.forwarded += 1;
+      this.#deliveryCounters.accepted += 1;
+      this.#inCommit.deliveries += 1;
       data.add({ kind: 'delivery', delivery });
       const visible = this.#visible.of(delivery);
       if (visible !== null) status.add({ kind: 'delivery', delivery: visible });
@@ -173,8 +185,9 @@ export class VmOrigin {
     return this.#frames.length > 0;
   }
 
-  /** Frames appended since the last call, in order of seq for each stream. */
+  /** After a commit: the frames appended since the last one, in order of seq for each stream. */
   takeFrames(): readonly EncodedFrame[] {
+    this.#countCommit('forwarded');
     const frames = this.#frames;
     this.#frames = [];
     return frames;
@@ -212,7 +225,7 @@ export class VmOrigin {
         return;
       }
       case 'measured':
-        this.#counters.accepted += event.measurements.length;
+        this.#acceptInput();
         this.#takeMeasurements(event.measurements, emit);
         return;
       case 'resumed':
@@ -236,12 +249,13 @@ export class VmOrigin {
     const afterRowId = this.#cursors[batch.area]?.rowId ?? 0;
     for (const loss of batch.lost) {
       if (loss.throughRowId <= afterRowId) continue;
+      this.#counters.accepted += loss.count;
       this.#counters.dropped += loss.count;
       data.add(guestLost(loss.count, loss.reason));
     }
     for (const row of batch.rows) {
       if (row.rowId <= afterRowId) continue;
-      this.#counters.accepted += 1;
+      this.#acceptInput();
       this.#takeMeasurements(this.#rows.of(row), emit);
     }
     const newest = batch.rows.at(-1);
@@ -319,8 +333,20 @@ export class VmOrigin {
     const newCount = lostCount - this.#reportedLostCount;
     this.#reportedLostCount = lostCount;
     if (newCount <= 0) return;
-    this.#counters.dropped += newCount;
+    this.#deliveryCounters.accepted += newCount;
+    this.#deliveryCounters.dropped += newCount;
     data.add(guestLost(newCount, 'measurements outside the windows and data points that are kept'));
+  }
+
+  #acceptInput(): void {
+    this.#counters.accepted += 1;
+    this.#inCommit.inputs += 1;
+  }
+
+  #countCommit(outcome: 'forwarded' | 'failed'): void {
+    this.#counters[outcome] += this.#inCommit.inputs;
+    this.#deliveryCounters[outcome] += this.#inCommit.deliveries;
+    this.#inCommit = { inputs: 0, deliveries: 0 };
   }
 
   #lostCount(): number {

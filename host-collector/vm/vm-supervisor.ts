@@ -4,6 +4,7 @@ import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { VmState } from '../../common/wire/frame.ts';
 import type { ProbeDescriptor, VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
+import type { ChannelTrouble } from '../guests/channel-trouble.ts';
 import type { Origin } from '../origin/origin.ts';
 import { ProbeSchedule, probeIntervalMs } from '../probes/probe-schedule.ts';
 import type { Probe, ProbeReading } from '../probes/probe.ts';
@@ -20,6 +21,8 @@ export type GuestClientFactory = (
 /** A guest channel's client: what it gives and what the listener has taken. */
 export interface GuestClient extends Service {
   readonly counts: StageCounts;
+  /** What keeps failing although the guest can be reached; null while all is well. */
+  readonly trouble: ChannelTrouble | null;
 }
 
 /** Makes the probe that a descriptor asks for; null for none. */
@@ -32,10 +35,13 @@ export interface VmStatus {
   readonly vmState: VmState | 'set-aside';
   /** Why it is set aside, and what to do. */
   readonly problem?: string;
-  /** Rows and samples in, deliveries out; dropped: what the guest or the engine had to give up. */
+  /** Rows of the guest and samples of the probe. */
   readonly origin: StageCounts;
+  /** What the specifiers made of them. */
+  readonly deliveries: StageCounts;
   /** The guest channel's client; null without a guest. */
   readonly guest: StageCounts | null;
+  readonly guestTrouble: ChannelTrouble | null;
 }
 
 interface Running {
@@ -138,13 +144,19 @@ export class VmSupervisor implements Service {
       vmState: 'set-aside',
       problem: reason,
       origin: new StageCounters().snapshot(),
+      deliveries: new StageCounters().snapshot(),
       guest: null,
+      guestTrouble: null,
     }));
     const running = this.#store.list().flatMap(({ id, revision }): VmStatus[] => {
-      const origin = this.#origin.counts(id);
-      if (origin === undefined) return [];
-      const guest = this.#running.get(id)?.guest?.counts ?? null;
-      return [{ vm: id, revision, vmState: this.#origin.vmState(id), origin, guest }];
+      const counts = this.#origin.counts(id);
+      if (counts === undefined) return [];
+      const { inputs: origin, deliveries } = counts;
+      const client = this.#running.get(id)?.guest;
+      const guest = client?.counts ?? null;
+      const guestTrouble = client?.trouble ?? null;
+      const vmState = this.#origin.vmState(id);
+      return [{ vm: id, revision, vmState, origin, deliveries, guest, guestTrouble }];
     });
     return [...running, ...setAside];
   }

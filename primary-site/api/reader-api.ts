@@ -56,7 +56,7 @@ const dataPointsSchema = z.strictObject({ pattern: filterShape.pattern, vm: filt
  *   GET /v1/watch        one reading a line (NDJSON), history first if asked for, then live; never ends by itself;
  *                        the header isobar-position says behind which position it begins
  *   GET /v1/data-points  what there is: {dataPoints: [{vm, dataPoint, newestTimeUs}]}
- *   GET /v1/status       {isLive, vms: [state, epochs with heads, gaps and ends, losses],
+ *   GET /v1/status       {isLive, watcherCount, vms: [state, epochs with heads, gaps and ends, losses],
  *                         stages: {name: {accepted, forwarded, dropped, failed, lagMs}}}
  */
 export function createReaderApi(deps: ReaderApiDeps): Hono {
@@ -76,7 +76,7 @@ export function createReaderApi(deps: ReaderApiDeps): Hono {
     if (!parsed.success) return invalid(context, parsed.error);
     return context.json({ dataPoints: deps.store.reader.dataPoints(filterOf(parsed.data)) });
   });
-  app.get('/v1/status', (context) => context.json(deps.status()));
+  app.get('/v1/status', (context) => context.json({ ...deps.status(), watcherCount: watchers }));
   app.get('/v1/watch', (context) => {
     const parsed = watchSchema.safeParse(context.req.query());
     if (!parsed.success) return invalid(context, parsed.error);

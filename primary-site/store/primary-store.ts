@@ -34,7 +34,7 @@ interface OpenStore {
  */
 export class PrimaryStore implements Service, FrameSink {
   readonly name = 'primary-store';
-  /** Readings that were decoded and stored; `dropped` beyond `seriesMax`, `failed` frames that can't be decoded. */
+  /** Readings: stored (forwarded), `dropped` beyond `seriesMax`; a frame that can't be decoded counts as one that failed. */
   readonly counters = new StageCounters();
   readonly #clock: Clock;
   readonly #log: Log;
@@ -152,7 +152,7 @@ export class PrimaryStore implements Service, FrameSink {
       for (const record of decoded.frame.records) this.#storeRecord(record, frame, epochId);
     } else {
       // The bytes are kept: they are what the origin committed, and a newer program may read them.
-      this.counters.failed += 1;
+      this.counters.failAtOnce();
       this.#log.error('frame-not-decodable', { seq: header.seq, ...decoded.problem });
     }
     epochs.insertFrame(epochId, header.seq, writer.lastPosition, frame.bytes);

@@ -11,7 +11,8 @@ export interface Reading {
   readonly vm: string;
   readonly dataPoint: string;
   readonly timeUs: number;
-  readonly uncertaintyUs: number;
+  /** Half the width of the interval that the true time lies in; null where it is unknown: of processed values. */
+  readonly uncertaintyUs: number | null;
   readonly value: Value;
   readonly held: boolean;
   readonly specifierId: string;
@@ -219,7 +220,8 @@ function readingOf(row: Row, series: Series): Reading {
     vm: series.vm,
     dataPoint: series.data_point,
     timeUs: Number(row.time_us),
-    uncertaintyUs: Number(row.uncertainty_us),
+    // A delivery says none of its value: the column has a number all the same, as it may not be NULL.
+    uncertaintyUs: series.format === 'raw' ? Number(row.uncertainty_us) : null,
     value: asValue(row.value),
     held: row.held === 1n,
     specifierId: series.specifier_id,

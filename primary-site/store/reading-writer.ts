@@ -37,6 +37,9 @@ type ReadingRow = [
   string | null,
 ];
 
+/** What the column holds where nothing is known: readings of processed values give null. */
+const notKnownUs = 0;
+
 /**
  * Decoded deliveries as rows of `readings`. Caches ids of series; after a transaction that failed, `forget` drops what
  * it may have learnt in it.
@@ -119,7 +122,7 @@ export class ReadingWriter {
     const windowId = this.#windowOf(vm, delivery, `${format} ${dataPoint}`);
     if (windowId === undefined) return;
     const seriesId = this.#seriesId(vm, dataPoint, specifierId, format);
-    const measured = { timeUs, uncertaintyUs: 0, held: false, value };
+    const measured = { timeUs, uncertaintyUs: notKnownUs, held: false, value };
     const processing = {
       count: delivery.count,
       skippedCount: delivery.skippedCount,

@@ -1,6 +1,4 @@
-import type { Cancel, Clock } from '../../common/runtime/clock.ts';
-import type { Log } from '../../common/runtime/log.ts';
-import type { Service } from '../../common/runtime/service.ts';
+import type { Clock } from '../../common/runtime/clock.ts';
 import { BookkeepingRetention } from './bookkeeping-retention.ts';
 import type { PrimaryStore } from './primary-store.ts';
 
@@ -9,8 +7,6 @@ export interface StoreRetentionOptions {
   readonly ageMaxMs: number;
   /** The database file; above it the oldest readings and frames go. */
   readonly bytesMax: number;
-  /** Between looks, when there is nothing to remove. */
-  readonly intervalMs: number;
 }
 
 /** Readings that one pass removes at most, so that it holds up arriving frames for milliseconds only. */
@@ -18,40 +14,24 @@ const readingsPerPassMax = 5_000;
 const targetRatio = 0.95;
 /** Readings arrive about in order of their times: windows this much older than the oldest reading are over. */
 const slackUs = 3_600_000_000;
-/** Between passes while there is more to remove: arriving frames go first. */
-const nextPassDelayMs = 1;
 
 /**
  * Removes what is too old or too much, in order of arrival: a batch of readings, and the frames that held only such. Ranges
  * of what was stored stay, so that nobody asks for removed frames again.
  */
-export class StoreRetention implements Service {
-  readonly name = 'store-retention';
+export class StoreRetention {
   readonly #store: PrimaryStore;
   readonly #clock: Clock;
-  readonly #log: Log;
   readonly #options: StoreRetentionOptions;
   #bookkeeping: BookkeepingRetention | undefined;
-  #cancel: Cancel = () => {};
 
   constructor(
-    deps: { readonly store: PrimaryStore; readonly clock: Clock; readonly log: Log },
+    deps: { readonly store: PrimaryStore; readonly clock: Clock },
     options: StoreRetentionOptions,
   ) {
     this.#store = deps.store;
     this.#clock = deps.clock;
-    this.#log = deps.log;
     this.#options = options;
-  }
-
-  start(): Promise<void> {
-    this.#schedule(this.#options.intervalMs);
-    return Promise.resolve();
-  }
-
-  stop(): Promise<void> {
-    this.#cancel();
-    return Promise.resolve();
   }
 
   /** Pages in use, in bytes; free pages are reused before the file grows. */
@@ -93,18 +73,6 @@ export class StoreRetention implements Service {
     const beforeMs = Math.floor(Math.max(oldestUs, (oldestKept?.time_us ?? 0) - slackUs) / 1_000);
     const gone = database.transaction(() => bookkeeping.prune(beforeMs))();
     if (gone.length > 0) this.#store.forgetSeries(gone);
-  }
-
-  #schedule(delayMs: number): void {
-    this.#cancel = this.#clock.after(delayMs, () => {
-      let hasMore = false;
-      try {
-        hasMore = this.prune();
-      } catch (cause) {
-        this.#log.error('retention-failed', { cause: String(cause) });
-      }
-      this.#schedule(hasMore ? nextPassDelayMs : this.#options.intervalMs);
-    });
   }
 
   /** The last position of the run of oldest readings that are before `beforeUs`; 0 when the oldest is not. */

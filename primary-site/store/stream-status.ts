@@ -31,8 +31,11 @@ export interface ReportedLoss {
 
 export interface VmStatus {
   readonly vm: string;
-  /** `unknown` when the status stream was not heard for {@link statusSilenceMaxMs}. */
-  readonly state: VmState;
+  /**
+   * `ended` when its status stream was closed in order: the VM was removed. Else `unknown` when that stream was not heard
+   * for {@link statusSilenceMaxMs}.
+   */
+  readonly state: VmState | 'ended';
   /** What the status stream said last, however long ago; null before its first frame. */
   readonly reportedState: VmState | null;
   readonly reportedAtUs: number | null;
@@ -54,6 +57,8 @@ interface StatusRow {
   readonly state: VmState | null;
   readonly watermark_us: number | null;
   readonly produced_at_us: number | null;
+  /** The last seq of the newest epoch of the status stream; null while that is open, or not here. */
+  readonly closed_seq: number | null;
 }
 
 interface EpochRow {
@@ -68,8 +73,10 @@ interface EpochRow {
 export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
   const vms = database
     .prepare<[], StatusRow>(
-      `SELECT vm, state, watermark_us, produced_at_us FROM (SELECT DISTINCT vm FROM epochs)
-       LEFT JOIN vm_status USING (vm) ORDER BY vm`,
+      `SELECT vm, state, watermark_us, produced_at_us,
+         (SELECT closed_seq FROM epochs WHERE epochs.vm = vms.vm AND kind = 'status'
+          ORDER BY number DESC, epoch_id DESC LIMIT 1) AS closed_seq
+       FROM (SELECT DISTINCT vm FROM epochs) AS vms LEFT JOIN vm_status USING (vm) ORDER BY vm`,
     )
     .all();
   return vms.map((row) => {
@@ -77,7 +84,7 @@ export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
       row.produced_at_us !== null && nowUs - row.produced_at_us <= statusSilenceMaxMs * 1_000;
     return {
       vm: row.vm,
-      state: isHeard && row.state !== null ? row.state : 'unknown',
+      state: stateOf(row, isHeard),
       reportedState: row.state,
       reportedAtUs: row.produced_at_us,
       watermarkUs: row.watermark_us,
@@ -89,6 +96,11 @@ export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
         .all(row.vm),
     };
   });
+}
+
+function stateOf(row: StatusRow, isHeard: boolean): VmStatus['state'] {
+  if (row.closed_seq !== null) return 'ended';
+  return isHeard && row.state !== null ? row.state : 'unknown';
 }
 
 function readEpochs(database: Database, vm: string, isHeard: boolean): EpochStatus[] {

@@ -97,12 +97,4 @@ describe('the command as a process', () => {
     const pipe = await runScript(`${isobar} query --data-dir /nonexistent`, { TERM: 'xterm' });
     expect(pipe.stderr).not.toContain('\u001B[');
   });
-
-  test('bash completes by asking it', async () => {
-    const { stdout } = await runScript(
-      `isobar() { ${isobar} "$@"; }; source <(isobar completion bash);
-       COMP_WORDS=(isobar vm s); COMP_CWORD=2; _isobar; echo "\${COMPREPLY[@]}"`,
-    );
-    expect(stdout).toBe('set-monitoring show\n');
-  });
 });

@@ -82,7 +82,7 @@ const readingsSchema = z.array(
     position: z.int(),
     dataPoint: z.string(),
     timeUs: z.int(),
-    uncertaintyUs: z.int(),
+    uncertaintyUs: z.int().nullable(),
     value: jsonValueSchema,
     specifierId: z.string(),
     window: z.object({ startMs: z.int(), endMs: z.int() }).nullable(),

@@ -175,7 +175,7 @@ describe('the guest’s clock, from guest to reader', () => {
     const readings = await chain.readings();
     const beyondUs = readings.map(
       ({ timeUs, uncertaintyUs }, index) =>
-        Math.abs(timeUs - (trueUs[index] ?? NaN)) - uncertaintyUs,
+        Math.abs(timeUs - (trueUs[index] ?? NaN)) - (uncertaintyUs ?? NaN),
     );
     // Both clocks are read by this test, one after the other.
     expect(Math.max(...beyondUs)).toBeLessThan(5_000);

@@ -106,7 +106,7 @@ describe('host collector', () => {
       const status = await collector.api.request('/v1/status');
       expect(await status.json()).toMatchObject({
         vms: [{ vm: 'vm1', revision: 2, vmState: 'running' }],
-        stages: { 'origin vm1': { failed: 0 } },
+        stages: { 'origin/vm1': { failed: 0 } },
       });
       expect((await collector.api.request('/v1/vms/vm1', { method: 'DELETE' })).status).toBe(204);
       expect((await collector.api.request('/v1/vms/vm1')).status).toBe(404);

@@ -4,12 +4,29 @@ import { expect, test } from 'vitest';
 
 import { EmbeddedBroker } from '../../broker/mqtt/embedded-broker.ts';
 import { silentLog } from '../../common/runtime/log.ts';
+import { kpiDataPoint } from '../../common/wire/data-point.ts';
+import type { Delivery } from '../../common/wire/delivery.ts';
 import { buildPrimarySite } from '../../primary-site/build-primary-site.ts';
 import { primarySiteConfigSchema } from '../../primary-site/primary-site-config.ts';
 import { eventually } from '../support/eventually.ts';
 import { Origin } from '../support/origin.ts';
 import { dataStream, rowRecord, sampleStartUs } from '../support/sample-frames.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const mean: Delivery = {
+  kind: 'processed',
+  specifierId: 'means',
+  descriptorRevision: 1,
+  dataPoint: kpiDataPoint('users.csv', 'column1'),
+  window: { startMs: 0, endMs: 1_000 },
+  revision: 0,
+  predicateState: null,
+  format: 'mean',
+  value: 41,
+  timeUs: 999_999,
+  count: 2,
+  skippedCount: 0,
+};
 
 test('JSON topics for any MQTT client: one message for each measurement, under json/<vm>/', async () => {
   using directory = temporaryDirectory();
@@ -45,6 +62,9 @@ test('JSON topics for any MQTT client: one message for each measurement, under j
     timeUs: sampleStartUs,
     value: 42,
   });
+  origin.append(stream, [{ kind: 'delivery', delivery: mean }]);
+  await eventually(() => received.length === 3, { timeoutMs: 10_000 });
+  expect(received[2]?.[1]).toMatchObject({ value: 41, count: 2, uncertaintyUs: null });
   await service.stop();
   await origin.close();
   await broker.stop();

@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
+import { locateDataDirectory } from '../../cli/data-directory.ts';
+import { readerStatusSchema } from '../../common/control/reader-answer.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { openDatabase } from '../../common/sqlite/database.ts';
 import { eventually } from '../support/eventually.ts';
@@ -106,6 +108,52 @@ describe('primary site and producer as processes', () => {
     const ranges = database.prepare('SELECT from_seq, through_seq FROM stored_ranges').all();
     expect(ranges).toEqual([{ from_seq: 1, through_seq: count + 1 }]);
     database.close();
+  });
+
+  test('kill -9 of the reader before the first reading arrives: `isobar watch` misses none of those that come', async () => {
+    using directory = temporaryDirectory();
+    const count = 20;
+    const port = await freePort();
+    const { sockets } = locateDataDirectory(directory.path, {}, 0);
+    const config = join(directory.path, 'primary-site.json');
+    writeFileSync(
+      config,
+      JSON.stringify({
+        dataDirectory: join(directory.path, 'primary-site'),
+        controlSocket: sockets.primarySite,
+        mqttUrl: `mqtt://127.0.0.1:${port}`,
+      }),
+    );
+    const startReader = (): ChildProcess =>
+      start('primary-site/main.ts', '--config', config, '--log-level', 'error');
+    const reader = startReader();
+    await eventually(() => get(sockets.primarySite, '/v1/process'), { timeoutMs: 20_000 });
+    const watch = start('cli/main.ts', 'watch', '--json', '--data-dir', directory.path);
+    let printed = '';
+    watch.stdout?.on('data', (part: Buffer) => {
+      printed += part.toString('utf8');
+    });
+    const watcherCount = async (): Promise<number> =>
+      readerStatusSchema.parse(await get(sockets.primarySite, '/v1/status')).watcherCount;
+    await eventually(async () => (await watcherCount()) === 1, { timeoutMs: 20_000 });
+    await killHard(reader);
+    // Asleep until all has come: a reconnection that begins at its own "now" would see nothing of it.
+    watch.kill('SIGSTOP');
+    const path = join(directory.path, 'log.db');
+    start('test/support/producer-process.ts', path, String(port), String(count));
+    startReader();
+    const stored = async (): Promise<unknown[]> =>
+      answerSchema.parse(await get(sockets.primarySite, '/v1/query')).readings;
+    await eventually(async () => (await stored()).length === count, { timeoutMs: 30_000 });
+    expect(printed).toBe('');
+    watch.kill('SIGCONT');
+    const values = (): unknown[] =>
+      printed
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => z.object({ value: z.number() }).parse(JSON.parse(line)).value);
+    await eventually(() => values().length >= count, { timeoutMs: 30_000 });
+    expect(values()).toEqual(Array.from({ length: count }, (_, index) => index + 1));
   });
 
   test('reports every problem of its configuration at once and exits with 78', async () => {

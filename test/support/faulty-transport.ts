@@ -19,9 +19,11 @@ export interface Faults {
 export class FaultyTransport implements MqttTransport {
   readonly name = 'faulty-transport';
   faults: Faults | undefined;
+  /** Which messages are lost for certain. */
+  loses: ((topic: string, payload: Uint8Array) => boolean) | undefined;
   readonly #inner: MqttTransport;
 
-  constructor(inner: MqttTransport, faults: Faults) {
+  constructor(inner: MqttTransport, faults?: Faults) {
     this.#inner = inner;
     this.faults = faults;
   }
@@ -46,6 +48,7 @@ export class FaultyTransport implements MqttTransport {
     let heldBack: [string, Uint8Array] | undefined;
     return this.#inner.subscribe(filter, qos, (topic, payload) => {
       const { faults } = this;
+      if (this.loses?.(topic, payload) === true) return;
       if (faults !== undefined && faults.random() < faults.loss) return;
       if (faults !== undefined && heldBack === undefined && faults.random() < faults.reorder) {
         heldBack = [topic, payload];

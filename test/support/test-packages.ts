@@ -29,6 +29,7 @@ const packagesOf = {
   cpio: ['cpio'],
   curl: ['curl', 'libcurl4'],
   ed: ['ed'],
+  fish: ['fish', 'fish-common', 'libpcre2-32-0'],
   git: ['git'],
   javac: ['openjdk-17-jdk-headless', 'openjdk-17-jre-headless'],
   jq: ['jq', 'libjq1', 'libonig5'],
@@ -46,6 +47,7 @@ const packagesOf = {
   vim: ['vim', 'vim-runtime', 'vim-common', 'libsodium23', 'libgpm2'],
   wget: ['wget', 'libpcre2-8-0', 'libpsl5'],
   zip: ['zip'],
+  zsh: ['zsh', 'zsh-common', 'libcap2'],
 } as const satisfies Readonly<Record<string, readonly string[]>>;
 
 /** Needs no package: present on every Debian, or refused with a reason when it isn't there. */

@@ -66,6 +66,8 @@ class DevFuseSession {
   readonly #state: SessionState;
   readonly #request = new RequestMessage(Buffer.from(new ArrayBuffer(requestBytesMax)));
   readonly #reply = new ReplyMessage(replyBodyBytesMax);
+  /** Whether the operation of the present request did. */
+  #hasThrown = false;
 
   constructor(options: DevFuseSessionOptions) {
     this.#options = options;
@@ -110,12 +112,15 @@ class DevFuseSession {
   }
 
   #serve(): void {
+    this.#hasThrown = false;
     const hadNegotiated = this.#state.negotiation !== undefined;
     const byteCount = this.#answer();
     if (!hadNegotiated && this.#state.negotiation !== undefined) {
       this.#options.onNegotiated?.(this.#state.negotiation);
     }
     if (byteCount > 0) this.#send(byteCount);
+    // The store thread answers it, or it wants no answer.
+    else this.#options.counters.forwarded += 1;
   }
 
   #answer(): number {
@@ -126,7 +131,7 @@ class DevFuseSession {
       this.#options.fileSystem.settle();
       return operation(this.#state, request);
     } catch (error) {
-      this.#options.counters.failed += 1;
+      this.#hasThrown = true;
       this.#options.log.error('fuse-request-failed', { opcode: request.opcode, error });
       return this.#reply.status(request, -errno.EIO);
     }
@@ -136,7 +141,8 @@ class DevFuseSession {
     const { descriptor, counters, log } = this.#options;
     try {
       writeSync(descriptor, this.#reply.bytes, 0, byteCount);
-      counters.forwarded += 1;
+      if (this.#hasThrown) counters.failed += 1;
+      else counters.forwarded += 1;
     } catch (error) {
       counters.dropped += 1;
       const code = systemErrorCode(error);

@@ -35,13 +35,18 @@ function guard(
       counters.forwarded += 1;
       Reflect.apply(done, undefined, reply);
     };
+    const fail = (): void => {
+      if (isAnswered) return;
+      isAnswered = true;
+      counters.failed += 1;
+      Reflect.apply(done, undefined, [-errno.EIO]);
+    };
     counters.accepted += 1;
     try {
       Reflect.apply(operation, undefined, [...args.slice(0, -1), answer]);
     } catch (error) {
-      counters.failed += 1;
       log.error('fuse-request-failed', { operation: name, error });
-      answer(-errno.EIO);
+      fail();
     }
   };
 }

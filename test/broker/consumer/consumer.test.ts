@@ -186,6 +186,43 @@ describe('Consumer and Producer', () => {
     expect(await arrived(sink, epoch.nonce, 2)).toEqual(oneTo(2));
   });
 
+  test('goes live, and learns the end of a range, though frames flow in the same turn', async () => {
+    const origin = await startOrigin();
+    const epoch = origin.openEpoch(stream);
+    // Behind the producer's own handler, so that a frame follows each of its answers at once.
+    await broker.subscribe('n/reader/up/control', 1, () => {
+      origin.append(stream);
+    });
+    const sink = new RecordingSink();
+    // Neither a time-out nor silence may help.
+    const patient = { queryTimeoutMs: 60_000, silenceMsMin: 60_000 };
+    const consumer = await startConsumer(sink, await startClient(), patient);
+    await eventually(() => consumer.isLive, { timeoutMs: 5_000 });
+    await eventually(() => sink.seqs(epoch).length > 2, { timeoutMs: 5_000 });
+    expect(sink.seqs(epoch)).toContain(1);
+  });
+
+  test('an answer to a subscription that is lost is noticed, though frames flow', async () => {
+    const origin = await startOrigin();
+    origin.openEpoch(stream);
+    const transport = new FaultyTransport(await startClient());
+    let lostCount = 0;
+    transport.loses = (_topic, payload) => {
+      const isLost = lostCount < 1 && Buffer.from(payload).includes('"subscribed"');
+      if (isLost) lostCount += 1;
+      return isLost;
+    };
+    const flow = clock.every(20, () => {
+      origin.append(stream);
+    });
+    cleanUp.push(() => {
+      flow();
+    });
+    const consumer = await startConsumer(new RecordingSink(), transport);
+    await eventually(() => consumer.isLive, { timeoutMs: 5_000 });
+    expect(lostCount).toBe(1);
+  });
+
   test('goes on after the broker’s restart with all that was committed meanwhile', async () => {
     const producerSide = await startClient();
     const origin = await startOrigin(producerSide);

@@ -57,6 +57,13 @@ function storedSeqs(epoch: Epoch): number[] {
   return log.read(stream, epoch, { fromSeq: 1, throughSeq: 10_000 }, 1e9).map(({ seq }) => seq);
 }
 
+function storedCount(epoch: Epoch): number {
+  const count = database.prepare<[string], number>(
+    `SELECT count(*) FROM stream_log_frames JOIN stream_log_epochs USING (epoch_id) WHERE nonce = ?`,
+  );
+  return count.pluck().get(epoch.nonce) ?? 0;
+}
+
 describe('StreamLog', () => {
   test('numbers frames from 1 and links each to the hash of the previous one', () => {
     const epoch = openAndAppend(3);
@@ -176,6 +183,46 @@ describe('LogRetention', () => {
       { fromSeq: 1, throughSeq: 15, reason: prunedAfterStored },
       { fromSeq: 16, throughSeq: kept[0]! - 1, reason: expect.stringContaining('size bound') },
     ]);
+  });
+
+  test('keeps its size bound though tens of thousands of the oldest frames are stored by nobody', () => {
+    // More than one pass looks at; the frames of the other stream behind them are stored.
+    const unstored = openAndAppend(20_000);
+    const other = dataStream('vm2');
+    const stored = commit(() => {
+      const { epoch } = log.openEpoch(other, opening);
+      for (let index = 1; index < 1_000; index += 1) log.append(other, []);
+      return epoch;
+    });
+    cursors.add('primary');
+    const watermark = { stream: other, epoch: stored, throughSeq: 1_000 };
+    cursors.advance('primary', 'final-reader', [watermark]);
+    const bytesMax = 100_000;
+    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax });
+    let [passes, lostFrames] = [0, 0];
+    for (let more = true; more && passes < 10; passes += 1) {
+      const pass = retention.prune();
+      more = pass.more;
+      lostFrames += pass.lostFrames;
+    }
+    expect(retention.logBytes()).toBeLessThanOrEqual(bytesMax);
+    expect(passes).toBeLessThan(10);
+    // What is stored went first, without a record of loss.
+    expect(log.read(other, stored, { fromSeq: 1, throughSeq: 1_000 }, 1e9)).toEqual([]);
+    expect(lostFrames).toBe(20_000 - storedCount(unstored));
+  });
+
+  test('what the final reader has, the next hop has: no loss where each subscriber says one of both', () => {
+    const epoch = openAndAppend(10);
+    for (const [subscriber, storedBy] of [
+      ['reader', 'final-reader'],
+      ['relay', 'next-hop'],
+    ] as const) {
+      cursors.add(subscriber);
+      cursors.advance(subscriber, storedBy, [{ stream, epoch, throughSeq: 10 }]);
+    }
+    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1 });
+    expect(retention.prune()).toEqual({ prunedFrames: 10, lostFrames: 0, more: false });
   });
 
   test('a subscriber’s cursor is durable and holds frames back until it is removed', () => {

@@ -144,6 +144,33 @@ function contract(title: string, start: StartSetting, obstacle?: Obstacle): void
       expect(received).toEqual(Array.from({ length: 250 }, (_, index) => index * 2));
     });
 
+    test('a message with QoS 1 is not lost by one with QoS 0 that follows it at once, nor the other way round', async () => {
+      const { side, peer } = await connected(start);
+      const received = { control: 0, live: 0 };
+      await peer.subscribe('n/a/down/control', 1, () => {
+        received.control += 1;
+      });
+      await peer.subscribe('n/a/down/live', 0, () => {
+        received.live += 1;
+      });
+      const count = 50;
+      for (let index = 0; index < count; index += 1) {
+        await Promise.all([
+          side.publish('n/a/down/control', Uint8Array.of(index), 1),
+          side.publish('n/a/down/live', Uint8Array.of(index), 0),
+        ]);
+      }
+      // Behind everything else on both topics.
+      await side.publish('n/a/down/live', Uint8Array.of(count), 0);
+      await side.publish('n/a/down/control', Uint8Array.of(count), 1);
+      await eventually(() => received.control > count && received.live > count, {
+        timeoutMs: 5_000,
+      }).catch(() => {
+        // Told by what is missing.
+      });
+      expect(received).toEqual({ control: count + 1, live: count + 1 });
+    });
+
     test('carries a message of a megabyte', async () => {
       const { side, peer } = await connected(start);
       const sizes: number[] = [];

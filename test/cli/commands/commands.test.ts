@@ -5,17 +5,14 @@ import { Hono } from 'hono';
 import { stream } from 'hono/streaming';
 import { describe, expect, test } from 'vitest';
 
-import { locateDataDirectory } from '../../../cli/data-directory.ts';
 import { documentKinds } from '../../../cli/process-kinds.ts';
-import { machineDescriptor, vmIdOfHost } from '../../../cli/up/machine-descriptor.ts';
-import { ControlServer } from '../../../common/control/control-server.ts';
+import { machineDescriptor } from '../../../cli/up/machine-descriptor.ts';
 import type { Reading } from '../../../common/control/reader-answer.ts';
-import { SystemClock } from '../../../common/runtime/clock.ts';
-import { silentLog } from '../../../common/runtime/log.ts';
 import { OperatingError } from '../../../common/runtime/operating-error.ts';
 import type { VmDescriptor } from '../../../common/wire/vm-descriptor.ts';
-import { runIsobar, type CommandResult } from '../../support/command-line.ts';
+import { runIsobar } from '../../support/command-line.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
+import { withInstance } from '../../support/served-instance.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const timeUs = Date.parse('2026-03-04T05:06:07.008Z') * 1_000;
@@ -35,52 +32,20 @@ function reading(position: number, change: Partial<Reading> = {}): Reading {
     revision: 0,
     count: null,
     skippedCount: null,
+    heldCount: null,
+    relativeErrorMax: 0,
     predicateState: null,
     ...change,
   };
-}
-
-type Run = (
-  commandLine: readonly string[],
-  options?: Parameters<typeof runIsobar>[1],
-) => Promise<CommandResult>;
-
-/** Control sockets of an instance, served by `apps`; a part without one is not running. */
-async function withInstance(
-  apps: { readonly [Part in 'up' | 'primarySite' | 'hostCollector' | 'guestAgent']?: Hono },
-  body: (run: Run, directory: string) => Promise<void>,
-): Promise<void> {
-  using directory = temporaryDirectory();
-  const { sockets } = locateDataDirectory(directory.path, {}, 0);
-  const servers = Object.entries(apps).map(
-    ([part, app]) =>
-      new ControlServer(
-        app,
-        { clock: new SystemClock(), log: silentLog },
-        { name: part, socketPath: sockets[part as keyof typeof apps] },
-      ),
-  );
-  for (const server of servers) await server.start();
-  try {
-    await body(
-      (commandLine, options) => runIsobar([...commandLine, '--data-dir', directory.path], options),
-      directory.path,
-    );
-  } finally {
-    for (const server of servers) await server.stop();
-  }
 }
 
 function answer(document: object): Hono {
   return new Hono().get('/v1/status', (context) => context.json(document));
 }
 
-async function complete(run: Run, ...words: string[]): Promise<readonly string[]> {
-  return (await run(['__complete', '--', ...words])).lines;
-}
-
-function pathOf(...args: Parameters<typeof locateDataDirectory>): string {
-  return locateDataDirectory(...args).path;
+/** What each line says in brackets. */
+function origins(lines: readonly string[]): readonly string[] {
+  return lines.map((line) => /\(.*\)$/.exec(line)?.[0] ?? '');
 }
 
 describe('isobar watch', () => {
@@ -170,6 +135,7 @@ describe('isobar watch', () => {
             window: { startMs: 0, endMs: 1_000 },
           }),
           reading(4, { predicateState: 'entering' }),
+          reading(5, { format: 'median', count: 9, heldCount: 4, relativeErrorMax: 0.0078125 }),
           reading(2, { held: true, dataPoint: 'infra/memory/used_bytes', value: 2_048 }),
         ]
           .map((each) => `${JSON.stringify(each)}\n`)
@@ -177,13 +143,35 @@ describe('isobar watch', () => {
       ),
     );
     await withInstance({ primarySite: app }, async (run) => {
-      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 4 });
+      const { lines } = await run(['watch', '--vm', 'vm1'], { interruptAfterLines: 5 });
       expect(lines[0]).toMatch(/0\.5 {2}\(mean of 12, revision 1\)$/);
       expect(lines[1]).toContain(
         '(mean of 3, skipped 2, [1970-01-01T00:00:00.000Z, 1970-01-01T00:00:01.000Z))',
       );
       expect(lines[2]).toMatch(/\(entering\)$/);
-      expect(lines[3]).toMatch(/2048 {2}\(held\)$/);
+      expect(lines[3]).toMatch(/\(median of 9, within 0\.8 %, held 4\)$/);
+      expect(lines[4]).toMatch(/2048 {2}\(held\)$/);
+    });
+  });
+
+  test('lines name the specifier only where several deliver the data point', async () => {
+    const readings = [
+      reading(1, { specifierId: 'each' }),
+      reading(2, { specifierId: 'each', dataPoint: 'kpi/load/cpu' }),
+      reading(3, { specifierId: 'hourly' }),
+      reading(4, { specifierId: 'each' }),
+      reading(5, { specifierId: 'other', vm: 'vm2', dataPoint: 'kpi/load/cpu' }),
+    ];
+    const app = new Hono()
+      .get('/v1/query', (context) => context.json({ readings, isTruncated: false }))
+      .get('/v1/watch', (context) =>
+        context.text(readings.map((each) => `${JSON.stringify(each)}\n`).join('')),
+      );
+    await withInstance({ primarySite: app }, async (run) => {
+      const stored = await run(['query']);
+      expect(origins(stored.lines)).toEqual(['(by each)', '', '(by hourly)', '(by each)', '']);
+      const watched = await run(['watch'], { interruptAfterLines: 5 });
+      expect(origins(watched.lines)).toEqual(['', '', '(by hourly)', '(by each)', '']);
     });
   });
 
@@ -245,7 +233,7 @@ describe('isobar status', () => {
       primarySite: answer({ stages: {} }),
       hostCollector: new Hono().get('/v1/status', (context) =>
         context.json({
-          stages: { 'origin vm1': stages.stages.capture },
+          stages: { 'origin/vm1': stages.stages.capture },
           vms: [{ vm: 'vm1', revision: 2, vmState: 'running', origin: stages.stages.capture }],
         }),
       ),
@@ -269,10 +257,44 @@ describe('isobar status', () => {
         vms: [{ vm: 'vm1', state: 'running', revision: 2 }],
         stages: [
           { process: 'guest-agent', stage: 'capture', accepted: 1_234, lagMs: 4.2 },
-          { process: 'host-collector', stage: 'origin vm1' },
+          { process: 'host-collector', stage: 'origin/vm1' },
         ],
         problems: [],
       });
+    });
+  });
+
+  test('fetches over a guest channel that keep failing: which VM, since when, why, with exit code 1', async () => {
+    const guestTrouble = {
+      sinceUs: timeUs,
+      reason: 'the database is locked\u001B[2J',
+      failureCount: 41,
+    };
+    const vm = { revision: 1, vmState: 'running', origin: stages.stages.capture };
+    const apps = {
+      up: answer(up),
+      primarySite: answer({ stages: {} }),
+      hostCollector: answer({
+        vms: [
+          { ...vm, vm: 'vm1', guestTrouble },
+          { ...vm, vm: 'vm2', guestTrouble: null },
+        ],
+      }),
+      guestAgent: answer(stages),
+    };
+    await withInstance(apps, async (run) => {
+      const clock = new ManualClock(timeUs + 240_000_000);
+      const { exitCode, remarks } = await run(['status'], { clock });
+      expect({ exitCode, remarks }).toEqual({
+        exitCode: 1,
+        remarks: [
+          'the guest channel of vm1 keeps failing since 2026-03-04T05:06:07.008Z (4 min ago, 41 times in a row): ' +
+            String.raw`the database is locked\u001b[2J; rows stay in the guest until it works`,
+        ],
+      });
+      const json = await run(['status', '--json'], { clock });
+      expect(json.exitCode).toBe(1);
+      expect(JSON.parse(json.lines[0] ?? '')).toMatchObject({ vms: [{ guestTrouble }, {}] });
     });
   });
 
@@ -413,81 +435,5 @@ describe('isobar config', () => {
       standardInput: lines.join('\n'),
     });
     expect(exitCode).toBe(0);
-  });
-});
-
-describe('isobar completion', () => {
-  test('knows commands, options, choices, and the VMs and data points that exist', async () => {
-    const primarySite = new Hono().get('/v1/data-points', (context) =>
-      context.json({
-        dataPoints: [{ vm: 'vm1', dataPoint: 'kpi/users/column1', newestTimeUs: null }],
-      }),
-    );
-    const hostCollector = new Hono().get('/v1/vms', (context) =>
-      context.json({ vms: [machineDescriptor('vm1', '/run/x')] }),
-    );
-    await withInstance({ primarySite, hostCollector }, async (_run, path) => {
-      const run: Run = (commandLine) => runIsobar(['--data-dir', path, ...commandLine]);
-      expect(await complete(run, 'wa')).toEqual(['watch']);
-      expect(await complete(run, 'vm', 's')).toEqual(['set-monitoring', 'show']);
-      expect(await complete(run, 'watch', '--s')).toEqual(['--since']);
-      expect(await complete(run, 'completion', '')).toEqual(['bash', 'fish', 'zsh']);
-      expect(await complete(run, 'vm', 'show', '')).toEqual(['vm1']);
-      expect(await complete(run, 'watch', '--vm', '')).toEqual(['vm1']);
-      expect(await complete(run, 'watch', 'kpi/')).toEqual(['kpi/users/column1']);
-    });
-  });
-
-  test.each(['bash', 'zsh', 'fish'])('prints a script for %s', async (shell) => {
-    const { exitCode, lines } = await runIsobar(['completion', shell]);
-    expect(exitCode).toBe(0);
-    expect(lines.join('\n')).toContain('__complete');
-  });
-});
-
-describe('help', () => {
-  test('every command has a description and examples', async () => {
-    const paths = [
-      ['up'],
-      ['watch'],
-      ['query'],
-      ['status'],
-      ['vm', 'add'],
-      ['vm', 'list'],
-      ['vm', 'show'],
-      ['vm', 'set-monitoring'],
-      ['vm', 'remove'],
-      ['config', 'check'],
-      ['config', 'example'],
-      ['guest', 'status'],
-      ['guest', 'run'],
-      ['collector', 'run'],
-      ['site', 'run'],
-      ['completion'],
-    ];
-    for (const path of paths) {
-      const { exitCode, lines } = await runIsobar([...path, '--help']);
-      expect({ path, exitCode }).toEqual({ path, exitCode: 0 });
-      expect(lines.join('\n')).toMatch(/\n {2}\$ isobar /);
-    }
-  });
-});
-
-describe('this machine as a VM', () => {
-  test.each([
-    ['web-1.example.com', 'web-1-example-com'],
-    ['', 'localhost'],
-    ['ä'.repeat(3), '-'],
-    ['x'.repeat(80), 'x'.repeat(64)],
-  ])('host name %j gives the id %s', (hostName, id) => {
-    expect(vmIdOfHost(hostName)).toBe(id);
-  });
-
-  test('the data directory: --data-dir, $ISOBAR_DATA_DIR, root, XDG', () => {
-    expect(pathOf('/a', { ISOBAR_DATA_DIR: '/b' }, 0)).toBe('/a');
-    expect(pathOf(undefined, { ISOBAR_DATA_DIR: '/b' }, 0)).toBe('/b');
-    expect(pathOf(undefined, {}, 0)).toBe('/var/lib/isobar');
-    expect(pathOf(undefined, { XDG_STATE_HOME: '/s' }, 7)).toBe('/s/isobar');
-    expect(pathOf(undefined, { XDG_STATE_HOME: 'relative' }, 7)).toMatch(/\.local\/state\/isobar$/);
   });
 });

@@ -1,12 +1,15 @@
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 
 import { expect, test } from 'vitest';
+import { z } from 'zod';
 
+import { readerVmStatusSchema } from '../../../common/control/reader-answer.ts';
+import { systemErrorCode } from '../../../common/runtime/operating-error.ts';
 import { compiledEntry } from '../../../common/runtime/package-root.ts';
 import { backendNames, capabilitiesOf } from '../../../guest-agent/fuse/backend-capability.ts';
 import { eventually } from '../../support/eventually.ts';
@@ -55,6 +58,43 @@ async function killPart(up: RunningUp, part: string): Promise<number> {
   return mountBackMs;
 }
 
+const countsSchema = z.object({
+  process: z.string(),
+  stage: z.string(),
+  accepted: z.int(),
+  forwarded: z.int(),
+  dropped: z.int(),
+  failed: z.int(),
+});
+const statusReportSchema = z.object({
+  stages: z.array(countsSchema),
+  vms: z.array(z.object({ vm: z.string() })),
+  streams: z.array(readerVmStatusSchema),
+});
+type StatusReport = z.output<typeof statusReportSchema>;
+
+function inFlight({
+  accepted,
+  forwarded,
+  dropped,
+  failed,
+}: StatusReport['stages'][number]): number {
+  return accepted - forwarded - dropped - failed;
+}
+
+/** The request by which `isobar status` asks the file system is in flight itself. */
+function ownRequests({ stage }: StatusReport['stages'][number]): number {
+  return stage === 'requests' ? 1 : 0;
+}
+
+/** Saves a text that is no CSV, by a program that checks close(2). */
+function saveRefused(path: string): Promise<unknown> {
+  return writeFile(path, '"x').then(
+    () => 'saved',
+    (error: unknown) => systemErrorCode(error),
+  );
+}
+
 /** Values whose close failed. */
 function unsaved(saved: readonly number[]): readonly number[] {
   const written = Array.from({ length: writtenMax }, (_, index) => index + 1);
@@ -93,7 +133,7 @@ for (const backend of backendNames) {
       expect(await up.values('users')).toEqual([42, 43]);
       const status = await up.isobar('status');
       expect(status).toMatchObject({ exitCode: 0, stderr: '' });
-      expect(status.stdout.match(/origin /g)).toHaveLength(1);
+      expect(status.stdout.match(/origin\//g)).toHaveLength(1);
       const guest = await up.isobar('guest', 'status');
       expect(guest.stdout).toContain(up.mountPath);
 
@@ -129,7 +169,15 @@ for (const backend of backendNames) {
         const certain = arrived.filter((value) => !inDoubt.includes(Number(value)));
         expect({ part, arrived: certain }).toEqual({ part, arrived: [...saved, lastValue] });
         expect(new Set(arrived).size).toBe(arrived.length);
+        expect(up.output).toContain(
+          `\n${part} died (SIGKILL) and is started again; its log is ${up.dataPath}/logs/${part}.log\n`,
+        );
       }
+      // "one plain sentence": JSON is in logs/ only.
+      expect(up.output).not.toContain('{');
+      expect(readFileSync(join(up.dataPath, 'logs', 'up.log'), 'utf8')).toMatch(
+        /"event":"child-died"/,
+      );
       up.child.kill('SIGINT');
       expect(await up.ended).toBe(0);
       expect(up.leftovers()).toEqual([]);
@@ -178,6 +226,74 @@ for (const backend of backendNames) {
 }
 
 describeUnless(rootObstacle() ?? backendObstacle('dev-fuse'), 'isobar up', () => {
+  test('accepted = forwarded + dropped + failed in every stage once all has passed, and stages agree; a removed VM has ended', async () => {
+    using directory = temporaryDirectory();
+    await using up = await startUp(directory.path);
+    const savedMax = 20;
+    for (let value = 1; value <= savedMax; value += 1) {
+      writeFileSync(up.file('users'), `${value}\n`);
+    }
+    writeFileSync(join(up.mountPath, 'encrypted', 'blob'), 'opaque');
+    expect(await saveRefused(up.file('refused'))).toBe('EINVAL');
+    await eventually(async () => (await up.values('users')).length === savedMax, {
+      timeoutMs: 20_000,
+    });
+    const report = async (): Promise<StatusReport> =>
+      statusReportSchema.parse(JSON.parse((await up.isobar('status', '--json')).stdout));
+    const { stages, vms } = await eventually(
+      async () => {
+        const now = await report();
+        const busy = now.stages.filter((stage) => inFlight(stage) !== ownRequests(stage));
+        if (busy.length > 0) throw new Error(`in flight: ${JSON.stringify(busy)}`);
+        return now;
+      },
+      { timeoutMs: 20_000 },
+    );
+    const vm = vms[0]?.vm ?? '';
+    expect(stages.map(({ process, stage }) => `${process} ${stage}`)).toEqual([
+      'guest-agent requests',
+      'guest-agent file-system',
+      'guest-agent store/encrypted',
+      'guest-agent store/unencrypted',
+      'guest-agent guest-channel',
+      `host-collector guest-channel/${vm}`,
+      `host-collector origin/${vm}`,
+      `host-collector deliveries/${vm}`,
+      'host-collector producer',
+      'primary-site consumer',
+      'primary-site store',
+      'primary-site json-topics',
+    ]);
+    const counted = (process: string, stage: string): StatusReport['stages'][number] => {
+      const found = stages.find((each) => each.process === process && each.stage === stage);
+      if (found === undefined) throw new Error(`no stage ${stage}`);
+      return found;
+    };
+    expect(counted('guest-agent', 'store/unencrypted')).toMatchObject({
+      forwarded: savedMax,
+      dropped: 1,
+    });
+    const rows = savedMax + 1;
+    expect(counted('guest-agent', 'guest-channel')).toMatchObject({ accepted: rows, failed: 0 });
+    expect(counted('host-collector', `guest-channel/${vm}`)).toMatchObject({ forwarded: rows });
+    const stored = counted('primary-site', 'store');
+    expect(stored.forwarded).toBeGreaterThanOrEqual(rows);
+    expect(counted('primary-site', 'json-topics').accepted).toBe(stored.forwarded);
+
+    expect(await up.isobar('vm', 'remove', vm)).toMatchObject({ exitCode: 0 });
+    const [stream] = await eventually(
+      async () => {
+        const { streams } = await report();
+        return streams[0]?.state === 'ended' ? streams : undefined;
+      },
+      { timeoutMs: 10_000 },
+    );
+    expect(stream?.epochs[0]).toMatchObject({ end: 'closed', missingFrames: 0 });
+    const shown = await up.isobar('status');
+    expect(shown).toMatchObject({ exitCode: 0 });
+    expect(shown.stdout).toMatch(new RegExp(`^${vm} +ended .* closed `, 'm'));
+  });
+
   test('a second one on the same data directory is refused with who runs', async () => {
     using directory = temporaryDirectory();
     await using up = await startUp(directory.path);
@@ -206,7 +322,8 @@ describeUnless(rootObstacle() ?? backendObstacle('dev-fuse'), 'isobar up', () =>
     writeFileSync(join(directory.path, 'config', 'guest-agent.json'), '{"mountPath": 7}');
     process.kill(pid, 'SIGKILL');
     expect(await up.ended).toBe(78);
-    expect(up.output).toContain('the guest agent refuses its configuration');
+    expect(up.output).toContain('the guest agent refuses its configuration; its log says why');
+    expect(up.output).toContain(`its log is ${join(directory.path, 'logs', 'guest-agent.log')}`);
     expect(up.leftovers()).toEqual([]);
   });
 });

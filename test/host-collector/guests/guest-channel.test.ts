@@ -350,6 +350,38 @@ describe('guest channel', () => {
     expect(performance.now() - beganAtMs).toBeGreaterThanOrEqual(backoffMinMs);
   });
 
+  test('tells what keeps failing on it, since when and why, until it works again', async () => {
+    await using pair = await startPair();
+    await eventually(() => pair.server.hasHost, timeout);
+    expect(pair.client.trouble).toBeNull();
+    const beganAtUs = new SystemClock().wallUs();
+    pair.store.failingFetchCount = 5;
+    pair.store.publish(numbers(1));
+    const trouble = await eventually(() => pair.client.trouble ?? undefined, timeout);
+    expect(trouble.failureCount).toBeGreaterThanOrEqual(3);
+    expect(trouble.reason).not.toBe('');
+    expect(trouble.sinceUs).toBeGreaterThanOrEqual(beganAtUs);
+    await eventually(() => pair.listener.given.length === 1, timeout);
+    expect(pair.client.trouble).toBeNull();
+    // What the host can't take keeps a channel from working just as well.
+    let refusals = 5;
+    pair.listener.onRows = async () => {
+      await Promise.resolve();
+      refusals -= 1;
+      if (refusals >= 0) throw new Error('the disk is full');
+    };
+    pair.store.publish(numbers(2));
+    const refused = await eventually(() => pair.client.trouble ?? undefined, timeout);
+    expect(refused.reason).toBe('the disk is full');
+    await eventually(() => pair.client.counts.forwarded === 3, timeout);
+    expect(pair.client.trouble).toBeNull();
+    // "accepted = forwarded + dropped + failed" of rows, those that were given again counted each time
+    const { accepted, forwarded, dropped, failed } = pair.client.counts;
+    expect([forwarded, dropped]).toEqual([3, 0]);
+    expect(accepted).toBe(forwarded + failed);
+    expect(failed).toBe(10);
+  });
+
   test('begins anew when the store failed at the hello', async () => {
     await using pair = await startPair();
     await eventually(() => pair.server.hasHost, timeout);

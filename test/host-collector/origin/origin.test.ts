@@ -237,7 +237,7 @@ describe('Origin', () => {
       expect(lost).toMatchObject(
         lostCount === 0 ? [] : [{ count: lostCount, where: 'guest-store' }],
       );
-      expect(second.origin.counts(descriptor.id)?.dropped).toBe(lostCount);
+      expect(second.origin.counts(descriptor.id)?.deliveries.dropped).toBe(lostCount);
       await second.guest.rows(batch('g', 4, 1));
       await second.origin.stop();
       const third = await start(first.database, windowed);

@@ -42,6 +42,7 @@ describe('VmSupervisor', () => {
           return {
             name: 'guest',
             counts: { accepted: 0, forwarded: 0, dropped: 0, failed: 0, lagMs: null },
+            trouble: null,
             start: () => Promise.resolve(),
             stop: () => Promise.resolve(),
           };

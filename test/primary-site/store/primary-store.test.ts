@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { ControlServer } from '../../../common/control/control-server.ts';
+import { positionHeader, queryAnswerSchema } from '../../../common/control/reader-answer.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { openDatabase } from '../../../common/sqlite/database.ts';
 import { migrate } from '../../../common/sqlite/migrate.ts';
@@ -196,6 +197,19 @@ describe('PrimaryStore', () => {
     expect(storedValues()).toEqual([6]);
   });
 
+  test('what a processed value does not say is null, never 0: its uncertainty is unknown', async () => {
+    const window = { startMs: 1_000, endMs: 2_000 };
+    await store.store([frameOf(1, [processed(window, 0, 5), rawWindow(window, 0, [5])])]);
+    const { readings } = store.reader.query({ pattern: '**' }, 10);
+    expect(readings.map(({ format, uncertaintyUs }) => [format, uncertaintyUs])).toEqual([
+      ['raw', 0],
+      ['mean', null],
+    ]);
+    const app = createReaderApi({ store, log: silentLog, status });
+    const answer = queryAnswerSchema.parse(await (await app.request('/v1/query')).json());
+    expect(answer.readings.map(({ uncertaintyUs }) => uncertaintyUs)).toEqual([0, null]);
+  });
+
   test('a declared loss is durable and withdrawn for the frames that reappear', async () => {
     await store.declareLost(stream, {
       epoch: sampleEpoch,
@@ -282,10 +296,7 @@ describe('StoreRetention', () => {
     const frames = chainedFrames(stream, 10);
     await store.store(frames);
     await clock.advance(60_006);
-    const retention = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 60_000, bytesMax: 1e9, intervalMs: 1_000 },
-    );
+    const retention = new StoreRetention({ store, clock }, { ageMaxMs: 60_000, bytesMax: 1e9 });
     expect([retention.prune(), retention.prune()]).toEqual([true, false]);
     expect(storedValues()).toEqual([6, 7, 8, 9, 10]);
     await store.store(frames);
@@ -299,8 +310,8 @@ describe('StoreRetention', () => {
     const frames = chainedFrames(stream, 6);
     await store.store(frames.slice(0, 5));
     await clock.advance(120_000);
-    const options = { ageMaxMs: 60_000, bytesMax: 1e9, intervalMs: 1_000 };
-    expect(new StoreRetention({ store, clock, log: silentLog }, options).prune()).toBe(true);
+    const options = { ageMaxMs: 60_000, bytesMax: 1e9 };
+    expect(new StoreRetention({ store, clock }, options).prune()).toBe(true);
     expect(storedValues()).toEqual([]);
     await store.stop();
     await open();
@@ -312,14 +323,8 @@ describe('StoreRetention', () => {
 
   test('removes the oldest when the size bound is reached', async () => {
     await store.store(chainedFrames(stream, 8_000));
-    const full = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 1e9, bytesMax: 1e9, intervalMs: 1_000 },
-    ).usedBytes();
-    const retention = new StoreRetention(
-      { store, clock, log: silentLog },
-      { ageMaxMs: 1e9, bytesMax: full * 0.8, intervalMs: 1_000 },
-    );
+    const full = new StoreRetention({ store, clock }, { ageMaxMs: 1e9, bytesMax: 1e9 }).usedBytes();
+    const retention = new StoreRetention({ store, clock }, { ageMaxMs: 1e9, bytesMax: full * 0.8 });
     expect(retention.prune()).toBe(true);
     expect(retention.usedBytes()).toBeLessThan(full * 0.8);
     expect(storedValues().at(-1)).toBe(8_000);
@@ -379,6 +384,28 @@ describe('reader API', () => {
     expect(JSON.parse((await lines.next()).value ?? '')).toMatchObject({ position: 4, value: 4 });
     await lines.return(undefined);
   });
+});
+
+test('the header isobar-position says behind which position a watch begins', async () => {
+  const socketPath = join(path, '..', 'api.sock');
+  const app = createReaderApi({ store, log: silentLog, status });
+  const server = new ControlServer(app, { clock, log: silentLog }, { name: 'reader', socketPath });
+  await server.start();
+  const position = async (query: string): Promise<unknown> => {
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      get({ socketPath, path: `/v1/watch${query}` }, resolve).on('error', reject);
+    });
+    answer.destroy();
+    return answer.headers[positionHeader];
+  };
+  expect(await position('')).toBe('0');
+  await store.store(chainedFrames(stream, 4));
+  // From now on; from a time; from a position; from one that the store has never given.
+  expect(await position('')).toBe('4');
+  expect(await position(`?sinceUs=${sampleStartUs + 3_000}`)).toBe('2');
+  expect(await position('?after=1')).toBe('1');
+  expect(await position('?after=99')).toBe('4');
+  await server.stop();
 });
 
 test('a watcher that goes away makes room for another', async () => {

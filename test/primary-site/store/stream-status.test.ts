@@ -117,6 +117,35 @@ describe('status of streams', () => {
     expect(silent?.epochs[0]?.end).toBe('unknown');
   });
 
+  test('a VM whose streams were closed in order has ended, however long ago; added again it is heard as before', async () => {
+    const silent: FrameRecord = {
+      kind: 'status',
+      vmState: 'silent',
+      head: { epoch: sampleEpoch, seq: 2 },
+      watermarkUs: null,
+    };
+    const state = (): unknown => store.vmStatuses()[0]?.state;
+    await store.store([
+      frame('data', sampleEpoch, 1, opened),
+      frame('status', sampleEpoch, 1, opened),
+      frame('status', sampleEpoch, 2, silent),
+    ]);
+    expect(state()).toBe('silent');
+    await store.store([
+      frame('data', sampleEpoch, 2, { kind: 'epoch-closed', lastSeq: 2 }),
+      frame('status', sampleEpoch, 3, { kind: 'epoch-closed', lastSeq: 3 }),
+    ]);
+    expect([state(), store.vmStatuses()[0]?.epochs[0]?.end]).toEqual(['ended', 'closed']);
+    await clock.advance(60_000);
+    expect(state()).toBe('ended');
+    await store.store([frame('status', nextEpoch, 1, opened)]);
+    expect(state()).toBe('unknown');
+    await store.store([
+      frame('status', nextEpoch, 2, { ...silent, vmState: 'running', head: null }),
+    ]);
+    expect(state()).toBe('running');
+  });
+
   test('an unclosed epoch shows as "end unknown" downstream; a closed one states its last seq', async () => {
     await store.store([
       frame('data', sampleEpoch, 1, opened),
@@ -160,10 +189,7 @@ describe('status of streams', () => {
 });
 
 function retention(ageMaxMs: number): StoreRetention {
-  return new StoreRetention(
-    { store, clock, log: silentLog },
-    { ageMaxMs, bytesMax: 1e9, intervalMs: 1_000 },
-  );
+  return new StoreRetention({ store, clock }, { ageMaxMs, bytesMax: 1e9 });
 }
 
 describe('a bound on everything beside readings', () => {

@@ -1,0 +1,48 @@
+import type { Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { FrameSink } from '../ports.ts';
+import { epochKey } from '../stream-key.ts';
+import { EpochState } from './epoch-state.ts';
+
+/**
+ * What a consumer knows of each epoch: at first what the sink has of it. At most `epochsMax` are kept; a forgotten one is
+ * read from the sink again when it is heard of.
+ */
+export class KnownEpochs {
+  /** Epochs of which something is missing, or not yet durable. */
+  readonly incomplete = new Set<EpochState>();
+  /** Epochs whose watermark the producer has not been told. */
+  readonly unreported = new Set<EpochState>();
+  readonly #sink: FrameSink;
+  readonly #epochsMax: number;
+  readonly #epochs = new Map<string, EpochState>();
+
+  constructor(sink: FrameSink, epochsMax: number) {
+    this.#sink = sink;
+    this.#epochsMax = epochsMax;
+  }
+
+  of(stream: StreamId, epoch: Epoch): EpochState {
+    const key = epochKey(stream, epoch);
+    const known = this.#epochs.get(key);
+    if (known !== undefined) return known;
+    if (this.#epochs.size >= this.#epochsMax) this.#forget();
+    const state = new EpochState(stream, epoch);
+    this.#epochs.set(key, state);
+    for (const { epoch: storedEpoch, ...range } of this.#sink.stored(stream)) {
+      if (epochKey(stream, storedEpoch) !== key) continue;
+      state.noteStoredBefore(range);
+      this.unreported.add(state);
+    }
+    return state;
+  }
+
+  /** The oldest complete epoch; else the oldest of all, whose gaps the next announcement shows again. */
+  #forget(): void {
+    const epochs = [...this.#epochs];
+    const [key, state] = epochs.find(([, candidate]) => candidate.isComplete) ?? epochs[0] ?? [];
+    if (key === undefined || state === undefined) return;
+    this.#epochs.delete(key);
+    this.incomplete.delete(state);
+    this.unreported.delete(state);
+  }
+}
