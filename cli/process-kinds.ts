@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 
+import { relayConfigExample, relayConfigSchema } from '../broker/relay/relay-config.ts';
 import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
 import { guestAgentConfigSchema } from '../guest-agent/config.ts';
 import { hostCollectorConfigSchema } from '../host-collector/config.ts';
@@ -33,6 +34,7 @@ export const documentKinds: Readonly<Record<string, DocumentKind>> = {
       controlSocket: '/run/isobar/host-collector.sock',
     },
   },
+  relay: { schema: relayConfigSchema, example: relayConfigExample },
   'primary-site': { schema: primarySiteConfigSchema, example: primarySiteConfigExample },
   vm: {
     schema: vmDescriptorSchema,

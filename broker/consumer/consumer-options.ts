@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Random } from '../../common/runtime/random.ts';
-import type { StreamId } from '../../common/wire/frame.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { StoredBy } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import type { FrameSink } from '../ports.ts';
@@ -50,4 +50,22 @@ export interface ConsumerDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** What only a relay does with what it consumes. */
+  readonly relaying?: RelayHooks;
+}
+
+/** Every frame of an epoch up to `throughSeq` is stored. */
+export interface Watermark {
+  readonly stream: StreamId;
+  readonly epoch: Epoch;
+  readonly throughSeq: number;
+}
+
+export interface RelayHooks {
+  /** Whether this producer is where the epoch comes from; what it offers of another is refused and counted. */
+  accepts(stream: StreamId, epoch: Epoch): boolean;
+  /** Hears of new live frames at once, before they are stored: a relay forwards, then stores, then acknowledges. */
+  forward(frames: readonly EncodedFrame[]): void;
+  /** How far the final reader has what this producer sent; told after each subscription. */
+  finalWatermarks(): readonly Watermark[];
 }

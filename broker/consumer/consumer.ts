@@ -6,16 +6,17 @@ import {
   controlMessageVersion,
   decodeDownstream,
   encodeControl,
+  type AvailableMessage,
   type DownstreamMessage,
   type HeadEntry,
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
-import type { EncodedFrame } from '../../common/wire/frame.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
-import { streamKey } from '../stream-key.ts';
-import type { ConsumerDeps, ConsumerOptions } from './consumer-options.ts';
+import { epochKey, streamKey } from '../stream-key.ts';
+import type { ConsumerDeps, ConsumerOptions, Watermark } from './consumer-options.ts';
 import type { EpochState } from './epoch-state.ts';
 import { KnownEpochs } from './known-epochs.ts';
 import { RangeRequests } from './range-requests.ts';
@@ -48,6 +49,8 @@ export class Consumer implements Service {
   readonly #epochs: KnownEpochs;
   readonly #requests: RangeRequests;
   readonly #storing: SinkQueue;
+  /** Told upstream with the next report. */
+  readonly #finals = new Map<string, Watermark>();
   #cancels: Cancel[] = [];
   #cancelReport: Cancel = () => {};
   #session = '';
@@ -117,6 +120,12 @@ export class Consumer implements Service {
     this.#instance = undefined;
   }
 
+  /** A relay passes on how far the final reader has what came from here. */
+  reportFinal(watermark: Watermark): void {
+    this.#finals.set(epochKey(watermark.stream, watermark.epoch), watermark);
+    this.#reportSoon();
+  }
+
   /** Ends the durable cursor at the producer: it keeps nothing for us any longer. */
   unsubscribe(): void {
     this.#send({ ...this.#base('unsubscribe') });
@@ -155,6 +164,9 @@ export class Consumer implements Service {
         this.#isFirstAnnouncement = true;
         this.#announceIntervalMs = message.announceIntervalMs;
         this.#deps.log.info('subscribed', { relation: this.#options.relation });
+        for (const watermark of this.#deps.relaying?.finalWatermarks() ?? []) {
+          this.reportFinal(watermark);
+        }
         return;
       case 'refused':
         this.#onRefused(message);
@@ -164,6 +176,9 @@ export class Consumer implements Service {
         return;
       case 'range-end':
         this.#onRangeEnd(message);
+        return;
+      case 'available':
+        for (const offer of message.ranges) this.#onAvailable(offer);
         return;
     }
   }
@@ -176,11 +191,32 @@ export class Consumer implements Service {
     const graceMs = this.#isFirstAnnouncement ? 0 : this.#options.announcedGraceMs;
     const fromMs = this.#deps.clock.monotonicMs() + graceMs;
     for (const { stream, epoch, throughSeq } of heads) {
+      if (!this.#accepts(stream, epoch)) continue;
       const state = this.#epochs.of(stream, epoch);
       state.announce(throughSeq, fromMs);
       this.#query(state);
     }
     if (heads.length < controlEntriesMax) this.#isFirstAnnouncement = false;
+  }
+
+  /** What was asked for in vain may be there now. */
+  #onAvailable({ stream, epoch, range }: AvailableMessage['ranges'][number]): void {
+    if (!this.#accepts(stream, epoch)) return;
+    const state = this.#epochs.of(stream, epoch);
+    state.announce(range.throughSeq, this.#deps.clock.monotonicMs());
+    state.queryNotBeforeMs = 0;
+    state.fruitlessQueries = 0;
+    this.#query(state);
+  }
+
+  /** A relay takes an epoch from one neighbour only; what another offers is a loop, or not its own. */
+  #accepts(stream: StreamId, epoch: Epoch): boolean {
+    const { relaying, log } = this.#deps;
+    if (relaying === undefined || relaying.accepts(stream, epoch)) return true;
+    this.counters.failAtOnce();
+    const { relation } = this.#options;
+    log.warn('already-relayed', { relation, stream: streamKey(stream), epoch: epoch.number });
+    return false;
   }
 
   #onRefused(message: DownstreamMessage & { readonly kind: 'refused' }): void {
@@ -251,11 +287,17 @@ export class Consumer implements Service {
       this.#refuseBytes(batch.rule);
       return;
     }
+    const taken: EncodedFrame[] = [];
     for (const bytes of batch.frames) {
       const decoded = decodeFrameHeader(bytes);
-      if (decoded.ok) this.#take({ header: decoded.header, bytes });
-      else this.#refuseBytes(decoded.problem.rule);
+      if (!decoded.ok) {
+        this.#refuseBytes(decoded.problem.rule);
+        continue;
+      }
+      const frame = { header: decoded.header, bytes };
+      if (this.#take(frame)) taken.push(frame);
     }
+    if (request === undefined && taken.length > 0) this.#deps.relaying?.forward(taken);
     if (request !== undefined) this.#requests.progressed(request, payload.length);
   }
 
@@ -264,8 +306,10 @@ export class Consumer implements Service {
     this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
   }
 
-  #take(frame: EncodedFrame): void {
+  /** Returns whether the frame is new, and on its way into the sink. */
+  #take(frame: EncodedFrame): boolean {
     const { stream, epoch, seq } = frame.header;
+    if (!this.#accepts(stream, epoch)) return false;
     const state = this.#epochs.of(stream, epoch);
     this.counters.accepted += 1;
     const isFull = this.#storing.bytes + frame.bytes.length > this.#options.storingBytesMax;
@@ -273,14 +317,15 @@ export class Consumer implements Service {
       state.headSeq = Math.max(state.headSeq, seq);
       this.#epochs.incomplete.add(state);
       this.counters.dropped += 1;
-      return;
+      return false;
     }
     if (!state.take(frame)) {
       this.#chainBroken(state, seq);
-      return;
+      return false;
     }
     this.#storing.push(frame);
     if (state.received.contiguousThroughSeq < state.headSeq) this.#query(state);
+    return true;
   }
 
   #chainBroken(state: EpochState, seq: number): void {
@@ -330,6 +375,10 @@ export class Consumer implements Service {
   #noteStored(state: EpochState): void {
     if (state.watermark <= state.reportedThroughSeq) return;
     this.#epochs.unreported.add(state);
+    this.#reportSoon();
+  }
+
+  #reportSoon(): void {
     if (this.#isReportDue) return;
     this.#isReportDue = true;
     this.#cancelReport = this.#deps.clock.after(this.#options.reportIntervalMs, () => {
@@ -339,7 +388,9 @@ export class Consumer implements Service {
 
   #report(): void {
     this.#isReportDue = false;
-    if (this.#instance === undefined || this.#epochs.unreported.size === 0) return;
+    if (this.#instance === undefined) return;
+    this.#reportFinals();
+    if (this.#epochs.unreported.size === 0) return;
     const states = [...this.#epochs.unreported].slice(0, controlEntriesMax);
     const watermarks = states.map((state) => {
       this.#epochs.unreported.delete(state);
@@ -349,6 +400,19 @@ export class Consumer implements Service {
     this.#send({ ...this.#base('stored'), by: this.#options.storedBy, watermarks });
     const next = this.#epochs.unreported.values().next().value;
     if (next !== undefined) this.#noteStored(next);
+  }
+
+  #reportFinals(): void {
+    const finals = [...this.#finals].slice(0, controlEntriesMax);
+    if (finals.length === 0) return;
+    for (const [key] of finals) this.#finals.delete(key);
+    const watermarks = finals.map(([, { stream, epoch, throughSeq }]) => ({
+      stream,
+      epoch,
+      throughSeq,
+    }));
+    this.#send({ ...this.#base('stored'), by: 'final-reader', watermarks });
+    if (this.#finals.size > 0) this.#reportSoon();
   }
 
   #check(): void {

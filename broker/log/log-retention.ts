@@ -1,5 +1,6 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
+import type { LogCursors } from './log-cursors.ts';
 
 export interface LogRetentionOptions {
   /** Frames older than this go, stored or not. */
@@ -32,11 +33,6 @@ interface Candidate {
   readonly size_bytes: number;
 }
 
-interface StoredThrough {
-  readonly epoch_id: number;
-  readonly through_seq: number;
-}
-
 /**
  * Prunes a stream log in this order until age and bytes are within their bounds:
  *
@@ -50,6 +46,7 @@ interface StoredThrough {
 export class LogRetention {
   readonly #database: Database;
   readonly #clock: Clock;
+  readonly #cursors: LogCursors;
   readonly #options: LogRetentionOptions;
   readonly #oldestOfAll: Statement<[], Candidate>;
   readonly #oldestOfEpoch: Statement<[number, number], Candidate>;
@@ -57,11 +54,12 @@ export class LogRetention {
   readonly #shrink: Statement<[number, number]>;
 
   constructor(
-    deps: { readonly database: Database; readonly clock: Clock },
+    deps: { readonly database: Database; readonly clock: Clock; readonly cursors: LogCursors },
     options: LogRetentionOptions,
   ) {
     this.#database = deps.database;
     this.#clock = deps.clock;
+    this.#cursors = deps.cursors;
     this.#options = options;
     const columns = 'frame_id, epoch_id, seq, produced_at_us, length(bytes) AS size_bytes';
     this.#oldestOfAll = deps.database.prepare(
@@ -92,8 +90,9 @@ export class LogRetention {
 
   #prune(): PruneResult {
     const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs());
-    for (const stored of [this.#finallyStored(), this.#storedNext()]) {
-      for (const { epoch_id: epochId, through_seq: throughSeq } of stored) {
+    for (const storedBy of ['final-reader', 'next-hop'] as const) {
+      for (const { epochId, throughSeq, bytes } of this.#cursors.storedByAll(storedBy)) {
+        if (bytes === 0) continue;
         this.#sweep(pass, false, () => this.#oldestOfEpoch.all(epochId, throughSeq));
       }
     }
@@ -138,33 +137,6 @@ export class LogRetention {
         'INSERT INTO stream_log_lost (epoch_id, from_seq, through_seq, declared_at_us, reason) VALUES (?, ?, ?, ?, ?)',
       )
       .run(frame.epoch_id, frame.seq, frame.seq, this.#clock.wallUs(), reason);
-  }
-
-  /** For each epoch with frames, how far the final readers behind all subscribers have it. */
-  #finallyStored(): readonly StoredThrough[] {
-    return this.#storedByAll(
-      "SELECT subscriber, epoch_id, through_seq FROM stream_log_watermarks WHERE stored_by = 'final-reader'",
-    );
-  }
-
-  /** The same for the subscribers themselves. */
-  #storedNext(): readonly StoredThrough[] {
-    return this.#storedByAll(
-      `SELECT subscriber, epoch_id, max(through_seq) AS through_seq FROM stream_log_watermarks
-       GROUP BY subscriber, epoch_id`,
-    );
-  }
-
-  /** Epochs that a subscriber has nothing of are absent. */
-  #storedByAll(watermarks: string): readonly StoredThrough[] {
-    return this.#database
-      .prepare<[], StoredThrough>(
-        `SELECT epoch_id, min(through_seq) AS through_seq
-         FROM (${watermarks}) JOIN stream_log_epochs USING (epoch_id) WHERE bytes > 0
-         GROUP BY epoch_id HAVING count(*) = (SELECT count(*) FROM stream_log_subscribers)
-         ORDER BY epoch_id`,
-      )
-      .all();
   }
 
   #dropEmptyEpochs(): void {

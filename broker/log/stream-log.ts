@@ -9,6 +9,13 @@ import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wi
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
 import type { EpochReason, FrameAppender } from '../ports.ts';
 import type { SeqRange } from '../range-set.ts';
+import {
+  prunedAfterStored,
+  type FrameLog,
+  type LogEpoch,
+  type LoggedFrame,
+  type LostRange,
+} from './frame-log.ts';
 
 export type StreamLogErrorCode = 'epoch-missing' | 'epoch-closed';
 
@@ -16,28 +23,6 @@ export type StreamLogErrorCode = 'epoch-missing' | 'epoch-closed';
 export class StreamLogError extends OperatingError<StreamLogErrorCode> {
   override readonly name = 'StreamLogError';
 }
-
-/** One epoch that the log knows; its frames are 1 to `lastSeq`, as far as they were not given up. */
-export interface LogEpoch {
-  readonly stream: StreamId;
-  readonly epoch: Epoch;
-  readonly lastSeq: number;
-  readonly closed: boolean;
-}
-
-/** A frame in the log, as it was committed. */
-export interface LoggedFrame {
-  readonly seq: number;
-  readonly bytes: Uint8Array;
-}
-
-/** A range that the log can't give any more, and why. */
-export interface LostRange extends SeqRange {
-  readonly reason: string;
-}
-
-/** Reason for frames that every subscriber had stored before they were pruned. */
-export const prunedAfterStored = 'pruned after every subscriber had stored it';
 
 interface EpochRow {
   readonly epoch_id: number;
@@ -59,7 +44,7 @@ const framesPerReadMax = 4_096;
  * queries. Nothing is cached, so a rolled back transaction leaves nothing behind. `migrateStreamLog` comes first.
  * Not for several threads: one log, one connection.
  */
-export class StreamLog implements FrameAppender {
+export class StreamLog implements FrameAppender, FrameLog {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -135,7 +120,6 @@ export class StreamLog implements FrameAppender {
     return { epoch: epochOf(row), seq: row.last_seq };
   }
 
-  /** Every epoch of every stream that the log knows, oldest first. */
   epochs(): LogEpoch[] {
     return this.#database
       .prepare<[], EpochRow>(`SELECT ${epochColumns} FROM stream_log_epochs ORDER BY epoch_id`)
@@ -144,14 +128,9 @@ export class StreamLog implements FrameAppender {
         stream: { vm: vmIdSchema.parse(row.vm), kind: row.kind },
         epoch: epochOf(row),
         lastSeq: row.last_seq,
-        closed: row.closed === 1,
       }));
   }
 
-  /**
-   * Frames of `range` that are there, ascending, up to `bytesMax` bytes in all but at least one if there is any.
-   * Frames that were given up are left out; {@link lostIn} names them.
-   */
   read(stream: StreamId, epoch: Epoch, range: SeqRange, bytesMax: number): LoggedFrame[] {
     const row = this.#findEpoch.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
     if (row === undefined) return [];
@@ -165,7 +144,6 @@ export class StreamLog implements FrameAppender {
     return frames;
   }
 
-  /** Parts of `range` up to the head that the log has not, ascending, each with its durable reason. */
   lostIn(stream: StreamId, epoch: Epoch, range: SeqRange): LostRange[] {
     const row = this.#findEpoch.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
     if (row === undefined) return [{ ...range, reason: 'the log does not know this epoch' }];

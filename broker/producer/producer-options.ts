@@ -1,9 +1,10 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Random } from '../../common/runtime/random.ts';
+import type { StoredMessage } from '../../common/wire/control-message.ts';
 import type { StreamId } from '../../common/wire/frame.ts';
+import type { FrameLog } from '../log/frame-log.ts';
 import type { LogCursors } from '../log/log-cursors.ts';
-import type { StreamLog } from '../log/stream-log.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 
 export interface ProducerOptions {
@@ -28,11 +29,13 @@ export const producerDefaults: Omit<ProducerOptions, 'relations'> = {
 
 export interface ProducerDeps {
   readonly transport: MqttTransport;
-  readonly streamLog: StreamLog;
+  readonly streamLog: FrameLog;
   readonly cursors: LogCursors;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
   /** Which streams a relation may have; asked for every subscription, frame and query. */
   readonly allows: (relation: string, stream: StreamId) => boolean;
+  /** Hears which frames a consumer says are stored; a relay passes it on. */
+  readonly onStored?: (relation: string, message: StoredMessage) => void;
 }

@@ -12,9 +12,10 @@ import {
 } from '../../common/wire/control-message.ts';
 import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { LoggedFrame } from '../log/stream-log.ts';
+import type { LoggedFrame } from '../log/frame-log.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
+import { AvailableRanges } from './available-ranges.ts';
 import { LiveQueue } from './live-queue.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
 
@@ -40,6 +41,8 @@ interface Session {
 const announcedTimes = 3;
 /** Every so many announcements all heads are told, moved or not. */
 const completeAnnouncementEvery = 30;
+/** A relay's back-fill comes in many small commits; what they bring is offered together. */
+const offerDelayMs = 20;
 
 /**
  * What a producer keeps for one relation: the consumer's session, live frames on their way, queries, cursors.
@@ -57,6 +60,8 @@ export class ProducerRelation {
   readonly #live: LiveQueue;
   readonly #moved = new Map<string, { head: HeadEntry; timesLeft: number }>();
   readonly #watermarks = new Map<string, StoredMessage>();
+  readonly #available = new AvailableRanges();
+  #isOfferDue = false;
   #session: Session | undefined;
   #ticks = 0;
 
@@ -76,6 +81,10 @@ export class ProducerRelation {
     this.#live = new LiveQueue(deps.transport, this.#topics.live, options, counters);
   }
 
+  get hasSession(): boolean {
+    return this.#session !== undefined;
+  }
+
   /** Hands frames to the transport at once, unless one message is still on its way: then they share the next. */
   forward(frames: readonly EncodedFrame[]): void {
     const session = this.#session;
@@ -83,14 +92,24 @@ export class ProducerRelation {
     for (const frame of frames) {
       const { stream, epoch, seq } = frame.header;
       if (!this.#mayHave(session, stream)) continue;
-      this.#moved.set(epochKey(stream, epoch), {
-        head: { stream, epoch, throughSeq: seq },
-        timesLeft: announcedTimes,
-      });
+      this.#noteHead(stream, epoch, seq);
       this.#counters.accepted += 1;
       this.#live.push(frame.bytes);
     }
     this.#live.flush();
+  }
+
+  /** See {@link Producer.committed}. */
+  committed(frames: readonly EncodedFrame[], wasForwarded: (frame: EncodedFrame) => boolean): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    for (const frame of frames) {
+      const { stream, epoch, seq } = frame.header;
+      if (!this.#mayHave(session, stream)) continue;
+      this.#noteHead(stream, epoch, seq);
+      if (!wasForwarded(frame)) this.#available.add(stream, epoch, seq);
+    }
+    this.#offerSoon();
   }
 
   /** Announces heads (also none: that is the sign of life) and makes watermarks durable. */
@@ -145,6 +164,7 @@ export class ProducerRelation {
     }
     this.#deps.cursors.add(this.relation);
     this.#moved.clear();
+    this.#available.clear();
     this.#live.clear();
     this.#session = {
       id: message.session,
@@ -245,6 +265,7 @@ export class ProducerRelation {
   }
 
   #noteWatermarks(message: StoredMessage): void {
+    this.#deps.onStored?.(this.relation, message);
     for (const watermark of message.watermarks) {
       const key = `${message.by} ${epochKey(watermark.stream, watermark.epoch)}`;
       this.#watermarks.set(key, { ...message, watermarks: [watermark] });
@@ -296,6 +317,26 @@ export class ProducerRelation {
   #mayHave(session: Session, stream: StreamId): boolean {
     if (session.streams !== undefined && !session.streams.has(streamKey(stream))) return false;
     return this.#deps.allows(this.relation, stream);
+  }
+
+  #noteHead(stream: StreamId, epoch: Epoch, seq: number): void {
+    const key = epochKey(stream, epoch);
+    const before = this.#moved.get(key)?.head.throughSeq ?? 0;
+    const head = { stream, epoch, throughSeq: Math.max(before, seq) };
+    this.#moved.set(key, { head, timesLeft: announcedTimes });
+  }
+
+  /** What comes in one go is offered in one message. */
+  #offerSoon(): void {
+    if (this.#isOfferDue || this.#available.isEmpty) return;
+    this.#isOfferDue = true;
+    this.#deps.clock.after(offerDelayMs, () => {
+      this.#isOfferDue = false;
+      if (this.#session === undefined) return;
+      for (const ranges of this.#available.take(controlEntriesMax)) {
+        this.#send({ ...this.#base('available'), ranges });
+      }
+    });
   }
 
   #refuse(

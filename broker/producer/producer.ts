@@ -63,6 +63,19 @@ export class Producer implements Service, FrameForwarder {
     }
   }
 
+  /**
+   * Frames that were committed to the log by now, and not all in the order of their numbers: heads are announced anew,
+   * and what was never forwarded, as it came late itself, is offered to whoever lacks it.
+   */
+  committed(frames: readonly EncodedFrame[], wasForwarded: (frame: EncodedFrame) => boolean): void {
+    for (const relation of this.#relations) relation.committed(frames, wasForwarded);
+  }
+
+  /** Whether the neighbour of `relation` has subscribed since it was last connected. */
+  hasSession(relation: string): boolean {
+    return this.#relations.some((known) => known.relation === relation && known.hasSession);
+  }
+
   #onControl(relation: ProducerRelation, payload: Uint8Array): void {
     const decoded = decodeUpstream(payload);
     if (!decoded.ok) {

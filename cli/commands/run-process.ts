@@ -34,7 +34,7 @@ export function addRunCommand(group: Command, process: string): void {
 
 /** The guest agent needs a supervisor. Any other process's main takes over this one, so that signals and exit codes are its own. */
 async function runHere(name: string, options: RunOptions): Promise<void> {
-  const entry = compiledEntry(`${name}/main.ts`);
+  const entry = compiledEntry(name === 'relay' ? 'broker/relay/main.ts' : `${name}/main.ts`);
   const commandLine = ['--config', options.config, '--log-level', options.logLevel];
   if (options.checkConfig === true) commandLine.push('--check-config');
   if (name === 'guest-agent') {

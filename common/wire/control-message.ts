@@ -16,6 +16,7 @@ import { vmIdSchema } from './vm-descriptor.ts';
  *     |<== range/<request>: frame batches =========|  never more bytes than credit
  *     |--- credit (request, bytes) --------------->|  as batches are stored
  *     |<-- range-end (request, gone ranges) -------|
+ *     |<-- available (ranges that came late) ------|  by a relay, for what it back-filled itself
  *     |--- stored (by, watermarks) --------------->|  after each commit, coalesced
  *     |--- unsubscribe --------------------------->|  ends the durable cursor
  *
@@ -117,6 +118,15 @@ const rangeEndSchema = z.strictObject({
     .max(controlEntriesMax),
 });
 
+/** Frames that the consumer may have asked for in vain are in the producer's log by now. */
+const availableSchema = z.strictObject({
+  ...base,
+  kind: z.literal('available'),
+  ranges: z
+    .array(z.strictObject({ stream: streamSchema, epoch: epochSchema, range: rangeSchema }))
+    .max(controlEntriesMax),
+});
+
 export const upstreamMessageSchema = z.discriminatedUnion('kind', [
   subscribeSchema,
   unsubscribeSchema,
@@ -134,8 +144,10 @@ export const downstreamMessageSchema = z.discriminatedUnion('kind', [
   refusedSchema,
   headsSchema,
   rangeEndSchema,
+  availableSchema,
 ]);
 export type DownstreamMessage = z.output<typeof downstreamMessageSchema>;
+export type AvailableMessage = z.output<typeof availableSchema>;
 export type HeadEntry = z.output<typeof headsSchema>['heads'][number];
 
 export type DecodedControl<Message> =

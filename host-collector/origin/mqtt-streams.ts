@@ -48,14 +48,15 @@ export function mqttStreams(
           port: config.mqttPort,
         })
       : new MqttClient(deps, { ...mqttClientDefaults, url: config.mqttUrl });
+  const cursors = new LogCursors(deps);
   const producer = new Producer(
-    { ...deps, transport, streamLog, cursors: new LogCursors(deps), allows: () => true },
+    { ...deps, transport, streamLog, cursors, allows: () => true },
     { ...producerDefaults, relations: config.relations },
   );
-  const retention = new LogRetention(deps, {
-    bytesMax: config.logBytesMax,
-    ageMaxMs: config.logAgeMaxMs,
-  });
+  const retention = new LogRetention(
+    { ...deps, cursors },
+    { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
+  );
   const pruning = new PruningService(deps, {
     name: 'log-retention',
     intervalMs: retentionIntervalMs,

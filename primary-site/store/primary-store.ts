@@ -5,6 +5,7 @@ import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import { migrate } from '../../common/sqlite/migrate.ts';
+import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import { decodeFrame } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
 import { EpochTable } from './epoch-table.ts';
@@ -12,7 +13,6 @@ import { primaryStoreMigrations } from './primary-store-schema.ts';
 import { ReadingReader } from './reading-reader.ts';
 import { ReadingWriter } from './reading-writer.ts';
 import { readVmStatuses, type VmStatus } from './stream-status.ts';
-import { WalSync } from './wal-sync.ts';
 
 export interface PrimaryStoreOptions {
   readonly path: string;

@@ -9,6 +9,7 @@ import { eventually } from '../support/eventually.ts';
 import { freePort } from '../support/external-broker.ts';
 import { mountAgent, type MountedAgent } from '../support/mounted-agent.ts';
 import { describeUnless, fuseObstacle } from '../support/requirements.ts';
+import { SavingWriter } from '../support/saving-writer.ts';
 import { StreamChain, type ChainPart } from '../support/stream-chain.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -24,40 +25,6 @@ function descriptor(agent: MountedAgent): object {
     guest: { channel: `unix:${join(dirname(agent.mountPath), 'channel.sock')}` },
     monitoring: { specifiers: [{ id: 'kpi', dataPoints: 'kpi/**' }] },
   };
-}
-
-/** Saves numbers as fast as it can, until it is stopped; a save that fails is no acknowledged one. */
-class Writer {
-  readonly acknowledged: number[] = [];
-  readonly #path: string;
-  readonly #first: number;
-  #isStopped = false;
-  #running: Promise<void> = Promise.resolve();
-
-  constructor(path: string, first: number) {
-    this.#path = path;
-    this.#first = first;
-  }
-
-  start(): void {
-    this.#running = this.#run();
-  }
-
-  async stop(): Promise<void> {
-    this.#isStopped = true;
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    for (let value = this.#first; !this.#isStopped; value += 1) {
-      try {
-        await writeFile(this.#path, String(value));
-        this.acknowledged.push(value);
-      } catch {
-        // The agent died under this save: the application would try the next one.
-      }
-    }
-  }
 }
 
 /** Numbers from 0 to 1 that are the same in every run. */
@@ -79,7 +46,7 @@ describeUnless(fuseObstacle(), 'agent, collector and reader as processes', () =>
     const writers = Array.from(
       { length: writerCount },
       (_, index) =>
-        new Writer(join(agent.mountPath, 'unencrypted', `w${index}`), index * 1_000_000 + 1),
+        new SavingWriter(join(agent.mountPath, 'unencrypted', `w${index}`), index * 1_000_000 + 1),
     );
     for (const writer of writers) writer.start();
     const random = seededRandom(20_261_121);

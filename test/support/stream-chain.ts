@@ -11,6 +11,11 @@ import {
   type Reading,
   type ReaderVmStatus,
 } from '../../common/control/reader-answer.ts';
+import {
+  relayPaths,
+  relayStatusSchema,
+  type RelayStatus,
+} from '../../common/control/relay-answer.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { openDatabase } from '../../common/sqlite/database.ts';
 import { decodeFrame } from '../../common/wire/frame-codec.ts';
@@ -19,33 +24,41 @@ import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
 
-const entries = { collector: 'host-collector/main.ts', reader: 'primary-site/main.ts' } as const;
+const entries = {
+  collector: 'host-collector/main.ts',
+  'relay-1': 'broker/relay/main.ts',
+  'relay-2': 'broker/relay/main.ts',
+  reader: 'primary-site/main.ts',
+} as const;
 export type ChainPart = keyof typeof entries;
 
-/** A host collector with its embedded broker and a primary site's reader, as processes, behind one guest channel. */
+const relays = ['relay-1', 'relay-2'] as const;
+
+/**
+ * A host collector with its embedded broker, intermediaries and a primary site's reader, as processes, behind one guest
+ * channel. Every hop is a relation named after who receives, on a broker of who sends.
+ */
 export class StreamChain implements AsyncDisposable {
   readonly log: string[] = [];
   readonly #directory: string;
+  readonly #parts: readonly ChainPart[];
   readonly #children = new Map<ChainPart, ChildProcess>();
 
-  constructor(directory: string) {
+  /** With `relayCount` intermediaries, 0 to 2. */
+  constructor(directory: string, relayCount = 0) {
     this.#directory = directory;
+    this.#parts = ['collector', ...relays.slice(0, relayCount), 'reader'];
   }
 
   /** Registers `descriptor` once the collector answers. */
   async start(descriptor: object): Promise<void> {
-    const port = await freePort();
-    const configs = {
-      collector: { mqttPort: port, statusIntervalMs: 500 },
-      reader: { mqttUrl: `mqtt://127.0.0.1:${port}`, jsonTopics: false },
-    };
-    for (const part of ['collector', 'reader'] as const) {
+    for (const [part, config] of await this.#configs()) {
       mkdirSync(join(this.#directory, part), { recursive: true });
       const common = {
         dataDirectory: join(this.#directory, part),
         controlSocket: this.#socket(part),
       };
-      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...configs[part] }));
+      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config }));
       this.run(part);
     }
     await eventually(
@@ -69,8 +82,23 @@ export class StreamChain implements AsyncDisposable {
 
   /** kill -9, and starts it again. */
   async crash(part: ChainPart): Promise<void> {
-    await this.#end(part, 'SIGKILL');
+    await this.kill(part);
     this.run(part);
+  }
+
+  /** kill -9; `run` starts it again. */
+  kill(part: ChainPart): Promise<void> {
+    return this.#end(part, 'SIGKILL');
+  }
+
+  /** What a relay shows of itself. */
+  relayStatus(part: (typeof relays)[number]): Promise<RelayStatus> {
+    return this.#client(part).get(relayPaths.status, relayStatusSchema);
+  }
+
+  /** Where a process keeps everything. */
+  dataDirectory(part: ChainPart): string {
+    return join(this.#directory, part);
   }
 
   /** What the reader shows of its VMs. */
@@ -110,7 +138,31 @@ export class StreamChain implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const part of ['reader', 'collector'] as const) await this.#end(part, 'SIGKILL');
+    for (const part of this.#parts.toReversed()) await this.#end(part, 'SIGKILL');
+  }
+
+  /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
+  async #configs(): Promise<Map<ChainPart, object>> {
+    const configs = new Map<ChainPart, object>();
+    let from = 0;
+    for (const [index, part] of this.#parts.entries()) {
+      const port = part === 'reader' ? 0 : await freePort();
+      const dial = `mqtt://127.0.0.1:${from}`;
+      const next = this.#parts[index + 1];
+      if (part === 'collector') {
+        configs.set(part, { mqttPort: port, statusIntervalMs: 500, relations: [next] });
+      } else if (part === 'reader') {
+        configs.set(part, { mqttUrl: dial, relation: part, jsonTopics: false });
+      } else {
+        const relations = [
+          { relation: part, direction: 'upstream', dial },
+          { relation: next, direction: 'downstream' },
+        ];
+        configs.set(part, { listen: { port }, relations });
+      }
+      from = port;
+    }
+    return configs;
   }
 
   async #end(part: ChainPart, signal: NodeJS.Signals): Promise<void> {

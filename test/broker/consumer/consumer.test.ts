@@ -340,7 +340,7 @@ describe('Consumer and Producer', () => {
     const epoch = origin.openEpoch(stream);
     for (let index = 0; index < 99; index += 1) origin.append(stream);
     new LogRetention(
-      { database: origin.database, clock },
+      { database: origin.database, clock, cursors: origin.cursors },
       { ageMaxMs: 1e9, bytesMax: 2_000 },
     ).prune();
     const sink = new RecordingSink();

@@ -2,10 +2,11 @@ import { join } from 'node:path';
 
 import { beforeEach, describe, expect, test } from 'vitest';
 
+import { prunedAfterStored } from '../../../broker/log/frame-log.ts';
 import { LogCursors } from '../../../broker/log/log-cursors.ts';
 import { LogRetention } from '../../../broker/log/log-retention.ts';
 import { migrateStreamLog } from '../../../broker/log/stream-log-schema.ts';
-import { prunedAfterStored, StreamLog } from '../../../broker/log/stream-log.ts';
+import { StreamLog } from '../../../broker/log/stream-log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
 import { openDatabase, type Database } from '../../../common/sqlite/database.ts';
 import {
@@ -156,8 +157,14 @@ describe('LogRetention', () => {
     const watermark = (throughSeq: number) => [{ stream, epoch, throughSeq }];
     cursors.advance('primary', 'next-hop', watermark(15));
     cursors.advance('primary', 'final-reader', watermark(10));
-    const bytes = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1 }).logBytes();
-    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: bytes - 1 });
+    const bytes = new LogRetention(
+      { database, clock, cursors },
+      { ageMaxMs, bytesMax: 1 },
+    ).logBytes();
+    const retention = new LogRetention(
+      { database, clock, cursors },
+      { ageMaxMs, bytesMax: bytes - 1 },
+    );
     expect(retention.prune()).toMatchObject({ lostFrames: 0, more: false });
     const kept = storedSeqs(epoch);
     expect(kept.at(-1)).toBe(20);
@@ -172,10 +179,11 @@ describe('LogRetention', () => {
     const epoch = openAndAppend(20);
     cursors.add('primary');
     cursors.advance('primary', 'next-hop', [{ stream, epoch, throughSeq: 15 }]);
-    const roomy = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1e9 });
+    const roomy = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1e9 });
     expect(roomy.prune()).toEqual({ prunedFrames: 0, lostFrames: 0, more: false });
     expect(
-      new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 400 }).prune().lostFrames,
+      new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 400 }).prune()
+        .lostFrames,
     ).toBeGreaterThan(0);
     const kept = storedSeqs(epoch);
     const lost = log.lostIn(stream, epoch, { fromSeq: 1, throughSeq: 20 });
@@ -198,7 +206,7 @@ describe('LogRetention', () => {
     const watermark = { stream: other, epoch: stored, throughSeq: 1_000 };
     cursors.advance('primary', 'final-reader', [watermark]);
     const bytesMax = 100_000;
-    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax });
+    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax });
     let [passes, lostFrames] = [0, 0];
     for (let more = true; more && passes < 10; passes += 1) {
       const pass = retention.prune();
@@ -221,7 +229,7 @@ describe('LogRetention', () => {
       cursors.add(subscriber);
       cursors.advance(subscriber, storedBy, [{ stream, epoch, throughSeq: 10 }]);
     }
-    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1 });
+    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1 });
     expect(retention.prune()).toEqual({ prunedFrames: 10, lostFrames: 0, more: false });
   });
 
@@ -230,7 +238,7 @@ describe('LogRetention', () => {
     cursors.add('one');
     cursors.add('two');
     cursors.advance('one', 'final-reader', [{ stream, epoch, throughSeq: 6 }]);
-    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1 });
+    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1 });
     cursors.remove('two');
     expect(cursors.subscribers()).toEqual(['one']);
     expect(retention.prune()).toMatchObject({ prunedFrames: 6, lostFrames: 0 });
@@ -240,7 +248,7 @@ describe('LogRetention', () => {
     const epoch = openAndAppend(3);
     await clock.advance(ageMaxMs + 1);
     commit(() => log.append(stream, []));
-    const retention = new LogRetention({ database, clock }, { ageMaxMs, bytesMax: 1e9 });
+    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1e9 });
     expect(retention.prune()).toEqual({ prunedFrames: 3, lostFrames: 3, more: false });
     expect(storedSeqs(epoch)).toEqual([4]);
     expect(log.lostIn(stream, epoch, { fromSeq: 2, throughSeq: 4 })).toEqual([

@@ -1,0 +1,131 @@
+import assert from 'node:assert';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { Hono } from 'hono';
+
+import { ControlServer } from '../../common/control/control-server.ts';
+import { relayPaths, type RelayStatus } from '../../common/control/relay-answer.ts';
+import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
+import { createLog, type Log } from '../../common/runtime/log.ts';
+import { SystemRandom, type Random } from '../../common/runtime/random.ts';
+import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
+import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import { consumerDefaults } from '../consumer/consumer-options.ts';
+import { EmbeddedBroker, embeddedBrokerDefaults } from '../mqtt/embedded-broker.ts';
+import { MqttClient, mqttClientDefaults } from '../mqtt/mqtt-client.ts';
+import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import { producerDefaults } from '../producer/producer-options.ts';
+import type { RelayConfig } from './relay-config.ts';
+import { migrateRelayLog } from './relay-log-schema.ts';
+import type { DownstreamLink, UpstreamLink } from './relay-options.ts';
+import { Relay } from './relay.ts';
+import { relayedVms } from './relayed-vms.ts';
+
+/** What a test replaces; everything else is built from the configuration. */
+export interface RelayOverrides {
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly log?: Log;
+}
+
+/**
+ * Composes a relay: opens its database, builds every part, starts nothing.
+ * @throws DatabaseError when the database can't be used.
+ */
+export function buildRelay(
+  config: RelayConfig,
+  overrides: RelayOverrides = {},
+): { readonly service: Service; readonly relay: Relay } {
+  const clock = overrides.clock ?? new SystemClock();
+  const random = overrides.random ?? new SystemRandom();
+  const log = overrides.log ?? createLog('relay', config.logLevel);
+  const deps = { clock, random, log };
+  mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
+  const database = openDatabase(join(config.dataDirectory, 'relay.db'), {
+    synchronous: 'NORMAL',
+    walAutoCheckpointPages: 4_096,
+  });
+  migrateRelayLog(database);
+  const { broker, ...links } = neighbours(config, deps);
+  const relay = new Relay(
+    { database, ...deps },
+    {
+      retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
+      consumer: consumerDefaults,
+      producer: producerDefaults,
+    },
+    links,
+  );
+  const status = (): RelayStatus => ({
+    listens: broker?.isConnected === true ? broker.url : null,
+    neighbours: config.relations.map(({ relation, direction }) => ({
+      relation,
+      direction,
+      isLive: relay.isLive(relation),
+    })),
+    vms: relayedVms(relay.log, log),
+    logBytes: relay.logBytes(),
+    stages: relay.stages(),
+  });
+  const control = new ControlServer(
+    new Hono().get(relayPaths.status, (context) => context.json(status())),
+    deps,
+    {
+      name: 'relay',
+      socketPath: config.controlSocket ?? join(config.dataDirectory, 'control.sock'),
+    },
+  );
+  const closing = databaseService(database);
+  return { service: new ServiceGroup('relay', [closing, relay, control]), relay };
+}
+
+interface Neighbours {
+  readonly broker: EmbeddedBroker | undefined;
+  readonly upstream: readonly UpstreamLink[];
+  readonly downstream: readonly DownstreamLink[];
+}
+
+/** A client for each neighbour that we dial; our broker for all that dial us. */
+function neighbours(
+  config: RelayConfig,
+  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+): Neighbours {
+  const { listen, keepaliveSeconds } = config;
+  const broker =
+    listen === undefined
+      ? undefined
+      : new EmbeddedBroker(deps, { ...embeddedBrokerDefaults, ...listen });
+  const transportTo = (dial: string | undefined): MqttTransport => {
+    const url = dial;
+    if (url !== undefined) {
+      return new MqttClient(deps, { ...mqttClientDefaults, url, keepaliveSeconds });
+    }
+    assert(broker !== undefined, 'the schema demands an address or a broker');
+    return broker;
+  };
+  const links = config.relations.map(({ relation, direction, dial, vms, kinds, standing }) => ({
+    relation,
+    direction,
+    transport: transportTo(dial),
+    may: { vms: vms === 'all' ? ('all' as const) : new Set<string>(vms), kinds: new Set(kinds) },
+    isStanding: standing,
+  }));
+  return {
+    broker,
+    upstream: links.filter(({ direction }) => direction === 'upstream'),
+    downstream: links.filter(({ direction }) => direction === 'downstream'),
+  };
+}
+
+/** Closes the database after everything that uses it. */
+function databaseService(database: Database): Service {
+  return {
+    name: 'relay-database',
+    start: () => Promise.resolve(),
+    stop: () => {
+      database.close();
+      return Promise.resolve();
+    },
+  };
+}

@@ -1,0 +1,73 @@
+import type { StoredMessage } from '../../common/wire/control-message.ts';
+import type { Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { Watermark } from '../consumer/consumer-options.ts';
+import type { LogCursors } from '../log/log-cursors.ts';
+import { epochKey } from '../stream-key.ts';
+import { policyAllows, type DownstreamLink } from './relay-options.ts';
+
+/**
+ * What the final reader has stored, passed on upstream: for each epoch the least of what the standing neighbours on
+ * the way to it report. In memory it is ahead of the durable cursors by one announcing interval at most; after a
+ * restart the cursors are what is told.
+ */
+export class FinalWatermarks {
+  readonly #standing: readonly DownstreamLink[];
+  readonly #cursors: LogCursors;
+  readonly #reported = new Map<string, Map<string, number>>();
+  readonly #onRaised: (watermark: Watermark) => void;
+
+  constructor(
+    deps: {
+      /** Its `mayHave` must be true for standing neighbours only. */
+      readonly cursors: LogCursors;
+      readonly onRaised: (watermark: Watermark) => void;
+    },
+    downstream: readonly DownstreamLink[],
+  ) {
+    this.#cursors = deps.cursors;
+    this.#onRaised = deps.onRaised;
+    this.#standing = downstream.filter(({ isStanding }) => isStanding);
+  }
+
+  note(relation: string, message: StoredMessage): void {
+    if (message.by !== 'final-reader') return;
+    if (!this.#standing.some((link) => link.relation === relation)) return;
+    for (const { stream, epoch, throughSeq } of message.watermarks) {
+      const reports = this.#reportsOf(stream, epoch);
+      const before = leastOf(reports);
+      reports.set(relation, Math.max(reports.get(relation) ?? 0, throughSeq));
+      const after = leastOf(reports);
+      if (after > before) this.#onRaised({ stream, epoch, throughSeq: after });
+    }
+  }
+
+  /** As the durable cursors have it. */
+  all(): readonly Watermark[] {
+    return this.#cursors.storedByAll('final-reader');
+  }
+
+  /** Epochs that are complete and gone need no memory; what is forgotten is read from the cursors again. */
+  forget(): void {
+    this.#reported.clear();
+  }
+
+  #reportsOf(stream: StreamId, epoch: Epoch): Map<string, number> {
+    const key = epochKey(stream, epoch);
+    const known = this.#reported.get(key);
+    if (known !== undefined) return known;
+    const reports = new Map(
+      this.#standing
+        .filter(({ may }) => policyAllows(may, stream))
+        .map(({ relation }) => [
+          relation,
+          this.#cursors.throughSeq(relation, 'final-reader', stream, epoch),
+        ]),
+    );
+    this.#reported.set(key, reports);
+    return reports;
+  }
+}
+
+function leastOf(reports: ReadonlyMap<string, number>): number {
+  return reports.size === 0 ? 0 : Math.min(...reports.values());
+}

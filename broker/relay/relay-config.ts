@@ -1,0 +1,114 @@
+import { z } from 'zod';
+
+import { logLevels } from '../../common/runtime/log.ts';
+import { streamKinds } from '../../common/wire/frame.ts';
+import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
+import { mqttClientDefaults } from '../mqtt/mqtt-client.ts';
+
+const dayMs = 86_400_000;
+const relationName = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them');
+
+const relationSchema = z.strictObject({
+  relation: relationName.describe('Name of the relation to this neighbour; both have the same.'),
+  direction: z
+    .enum(['upstream', 'downstream'])
+    .describe('upstream: the neighbour is nearer to the VMs and sends. downstream: it receives.'),
+  dial: z
+    .string()
+    .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
+    .optional()
+    .describe("The neighbour's broker. Default: the neighbour dials ours."),
+  vms: z
+    .union([z.literal('all'), z.array(vmIdSchema).max(100_000)])
+    .default('all')
+    .describe('VMs whose streams this neighbour may send, or may have: ids, or all.'),
+  kinds: z
+    .array(z.enum(streamKinds))
+    .min(1)
+    .default([...streamKinds])
+    .describe('Which streams of these VMs: data, status, or both.'),
+  standing: z
+    .boolean()
+    .default(true)
+    .describe(
+      'With downstream: it lies on the way to the primary site, whose final storing is told upstream. false: an extra consumer.',
+    ),
+});
+
+/** Configuration of a relay; a JSON file. */
+export const relayConfigSchema = z
+  .strictObject({
+    dataDirectory: z.string().min(1).describe('Directory of the log; made when it is missing.'),
+    controlSocket: z
+      .string()
+      .min(1)
+      .max(100)
+      .optional()
+      .describe('Path of the control socket. Default: control.sock in the data directory.'),
+    logLevel: z.enum(logLevels).default('info').describe('Least severe log event that is written.'),
+    listen: z
+      .strictObject({
+        host: z.string().min(1).default('127.0.0.1').describe('Address of our own broker.'),
+        port: z.int().min(0).max(65_535).describe('Its port, 0: a free one.'),
+      })
+      .optional()
+      .describe('Our own broker, for neighbours that dial us. Default: none.'),
+    relations: z
+      .array(relationSchema)
+      .min(1)
+      .max(1_024)
+      .describe('The neighbours: those towards the VMs and those towards the primary sites.'),
+    keepaliveSeconds: z
+      .int()
+      .min(1)
+      .max(3_600)
+      .default(mqttClientDefaults.keepaliveSeconds)
+      .describe('A half-open connection is noticed within one and a half of it.'),
+    logBytesMax: z
+      .int()
+      .min(1_048_576)
+      .default(1_073_741_824)
+      .describe(
+        'Size of the log, bytes; what the final reader stored is pruned first, then what the next hop stored, then the oldest, as lost.',
+      ),
+    logAgeMaxMs: z
+      .int()
+      .min(60_000)
+      .max(3_650 * dayMs)
+      .default(7 * dayMs)
+      .describe('Frames that came longer ago than this are pruned, ms.'),
+  })
+  .superRefine(({ relations, listen }, context) => {
+    const seen = new Set<string>();
+    for (const [index, { relation, dial }] of relations.entries()) {
+      if (seen.has(relation)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['relations', index, 'relation'],
+          message: `there is another relation ${relation}; each neighbour has one of its own`,
+        });
+      }
+      seen.add(relation);
+      if (dial === undefined && listen === undefined) {
+        context.addIssue({
+          code: 'custom',
+          path: ['relations', index, 'dial'],
+          message: 'give the address of its broker, or `listen`, so that it can dial ours',
+        });
+      }
+    }
+  });
+export type RelayConfig = z.output<typeof relayConfigSchema>;
+
+/** A complete, valid document. */
+export const relayConfigExample = {
+  dataDirectory: '/var/lib/isobar/relay',
+  controlSocket: '/run/isobar/relay.sock',
+  listen: { host: '127.0.0.1', port: 1_884 },
+  relations: [
+    { relation: 'source-here', direction: 'upstream', dial: 'mqtt://127.0.0.1:1883' },
+    { relation: 'here-primary', direction: 'downstream', vms: ['vm1', 'vm2'] },
+  ],
+} as const;

@@ -1,0 +1,32 @@
+import type { Database } from '../../common/sqlite/database.ts';
+import { migrate, type Migration } from '../../common/sqlite/migrate.ts';
+import { migrateStreamLog } from '../log/stream-log-schema.ts';
+
+/**
+ * A relay's log is a stream log whose frames come from elsewhere, in any order, so it keeps beside it which frames it
+ * ever had (pruned ones must not be asked for again) and which neighbour each epoch comes from.
+ */
+const migrations: readonly Migration[] = [
+  {
+    name: 'ranges and sources',
+    up: `CREATE TABLE relay_stored_ranges (
+           epoch_id INTEGER NOT NULL REFERENCES stream_log_epochs ON DELETE CASCADE,
+           from_seq INTEGER NOT NULL,
+           through_seq INTEGER NOT NULL,
+           PRIMARY KEY (epoch_id, from_seq)
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE relay_sources (
+           epoch_id INTEGER PRIMARY KEY REFERENCES stream_log_epochs ON DELETE CASCADE,
+           relation TEXT NOT NULL
+         ) STRICT;`,
+  },
+];
+
+/**
+ * Brings a relay's database to the newest schema.
+ * @throws DatabaseError `database-newer` when a newer program wrote it; it is left untouched.
+ */
+export function migrateRelayLog(database: Database): void {
+  migrateStreamLog(database);
+  migrate(database, migrations);
+}

@@ -1,0 +1,32 @@
+import type { StreamId, StreamKind } from '../../common/wire/frame.ts';
+import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+
+/** Which streams a neighbour may bring, or may have. */
+export interface StreamPolicy {
+  /** Ids of VMs; `all`: every one. */
+  readonly vms: 'all' | ReadonlySet<string>;
+  readonly kinds: ReadonlySet<StreamKind>;
+}
+
+/** A neighbour towards the VM: its producer, our consumer. */
+export interface UpstreamLink {
+  readonly relation: string;
+  readonly transport: MqttTransport;
+  readonly may: StreamPolicy;
+}
+
+/** A neighbour towards the primary site: our producer, its consumer. */
+export interface DownstreamLink {
+  readonly relation: string;
+  readonly transport: MqttTransport;
+  readonly may: StreamPolicy;
+  /**
+   * On the way to the primary site: what its final reader stored is told upstream. An extra consumer is not, though
+   * the log keeps frames for it as well.
+   */
+  readonly isStanding: boolean;
+}
+
+export function policyAllows(policy: StreamPolicy, stream: StreamId): boolean {
+  return policy.kinds.has(stream.kind) && (policy.vms === 'all' || policy.vms.has(stream.vm));
+}

@@ -1,0 +1,229 @@
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import { PruningService } from '../../common/runtime/pruning-service.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
+import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import { WalSync } from '../../common/sqlite/wal-sync.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { ConsumerOptions, RelayHooks } from '../consumer/consumer-options.ts';
+import { Consumer } from '../consumer/consumer.ts';
+import { LogCursors } from '../log/log-cursors.ts';
+import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
+import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import type { FrameSink } from '../ports.ts';
+import type { ProducerOptions } from '../producer/producer-options.ts';
+import { Producer } from '../producer/producer.ts';
+import { FinalWatermarks } from './final-watermarks.ts';
+import { RelayLog } from './relay-log.ts';
+import { policyAllows, type DownstreamLink, type UpstreamLink } from './relay-options.ts';
+
+/** A pass looks for what is too old or too much; retention has slack for what comes in between. */
+const retentionIntervalMs = 30_000;
+
+export interface RelayOptions {
+  readonly retention: LogRetentionOptions;
+  readonly consumer: Omit<ConsumerOptions, 'relation' | 'storedBy'>;
+  readonly producer: Omit<ProducerOptions, 'relations'>;
+}
+
+export interface RelayDeps {
+  /** At `synchronous` NORMAL: what is acknowledged was synced beside it. `migrateRelayLog` comes first. */
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/**
+ * A site between a VM and its primary site: consumer of the neighbours towards the VM, producer for those towards the
+ * primary site. It forwards a live frame at once, then stores it, then acknowledges it; it never numbers, splits or
+ * merges. What it missed it asks for upstream, and offers downstream once it has it.
+ *
+ *   neighbour --live--> Consumer --forward--> Producer(s) --live--> neighbour
+ *                          |                      ^
+ *                          '--store--> RelayLog --'  available, ranges
+ *   neighbour <--stored by the next hop-- (commit, fdatasync)
+ *   neighbour <--stored by the final reader-- FinalWatermarks <-- neighbour
+ */
+export class Relay implements Service {
+  readonly name = 'relay';
+  readonly log: RelayLog;
+  readonly #deps: RelayDeps;
+  readonly #upstream: readonly UpstreamLink[];
+  readonly #walSync: WalSync;
+  readonly #finals: FinalWatermarks;
+  readonly #retention: LogRetention;
+  readonly #producers: readonly Producer[];
+  readonly #consumers: ReadonlyMap<string, Consumer>;
+  readonly #services: ServiceGroup;
+  /** Live frames that were handed on when they came. */
+  readonly #forwarded = new WeakSet<EncodedFrame>();
+
+  constructor(
+    deps: RelayDeps,
+    options: RelayOptions,
+    links: {
+      readonly upstream: readonly UpstreamLink[];
+      readonly downstream: readonly DownstreamLink[];
+    },
+  ) {
+    const { database, clock } = deps;
+    const { upstream, downstream } = links;
+    this.#deps = deps;
+    this.#upstream = upstream;
+    this.log = new RelayLog(deps);
+    this.#walSync = new WalSync(database.name);
+    const allows = (relation: string, stream: StreamId): boolean =>
+      downstream.some((link) => link.relation === relation && policyAllows(link.may, stream));
+    const cursors = new LogCursors({ database, clock, mayHave: allows });
+    const isStanding = new Set(
+      downstream.filter((link) => link.isStanding).map(({ relation }) => relation),
+    );
+    const standingCursors = new LogCursors({
+      database,
+      clock,
+      mayHave: (relation, stream) => isStanding.has(relation) && allows(relation, stream),
+    });
+    this.#finals = new FinalWatermarks(
+      {
+        cursors: standingCursors,
+        onRaised: (watermark) => {
+          const source = this.log.sourceOf(watermark.stream, watermark.epoch);
+          if (source !== undefined) this.#consumers.get(source)?.reportFinal(watermark);
+        },
+      },
+      downstream,
+    );
+    this.#producers = byTransport(downstream).map(
+      ([transport, relations]) =>
+        new Producer(
+          {
+            ...deps,
+            transport,
+            streamLog: this.log,
+            cursors,
+            allows,
+            onStored: (relation, message) => {
+              this.#finals.note(relation, message);
+            },
+          },
+          { ...options.producer, relations },
+        ),
+    );
+    this.#consumers = new Map(
+      upstream.map((link) => [link.relation, this.#consumerOf(link, options.consumer)]),
+    );
+    this.#retention = new LogRetention({ database, clock, cursors }, options.retention);
+    const pruning = new PruningService(deps, {
+      name: 'log-retention',
+      intervalMs: retentionIntervalMs,
+      prune: () => this.#prune(),
+    });
+    const transports = [...upstream, ...downstream].map(({ transport }) => transport);
+    this.#services = new ServiceGroup('relay', [
+      pruning,
+      ...new Set(transports),
+      ...this.#producers,
+      ...this.#consumers.values(),
+    ]);
+  }
+
+  start(): Promise<void> {
+    return this.#services.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#services.stop();
+    await this.#walSync.close();
+  }
+
+  /** Of a neighbour towards the VM: it answers. Of one towards the primary site: it has a session. */
+  isLive(relation: string): boolean {
+    const consumer = this.#consumers.get(relation);
+    if (consumer !== undefined) return consumer.isLive;
+    return this.#producers.some((producer) => producer.hasSession(relation));
+  }
+
+  /** Frames in the log, bytes. */
+  logBytes(): number {
+    return this.#retention.logBytes();
+  }
+
+  stages(): Record<string, StageCounts> {
+    const consumers = [...this.#consumers].map(
+      ([relation, consumer]) => [`consumer/${relation}`, consumer.counters.snapshot()] as const,
+    );
+    const producers = this.#producers.map(
+      (producer, index) =>
+        [index === 0 ? 'producer' : `producer/${index}`, producer.counters.snapshot()] as const,
+    );
+    return Object.fromEntries([...consumers, ...producers]);
+  }
+
+  #consumerOf(link: UpstreamLink, options: RelayOptions['consumer']): Consumer {
+    const { relation, transport, may } = link;
+    const relaying: RelayHooks = {
+      accepts: (stream, epoch) => policyAllows(may, stream) && this.#claim(relation, stream, epoch),
+      forward: (frames) => {
+        for (const frame of frames) this.#forwarded.add(frame);
+        for (const producer of this.#producers) producer.forward(frames);
+      },
+      finalWatermarks: () =>
+        this.#finals
+          .all()
+          .filter(({ stream, epoch }) => this.log.sourceOf(stream, epoch) === relation),
+    };
+    const sink: FrameSink = {
+      store: (frames) => this.#store(frames),
+      declareLost: async (stream, lost) => {
+        this.log.declareLost(stream, lost);
+        await this.#walSync.sync();
+      },
+      stored: (stream) => this.log.stored(stream),
+    };
+    return new Consumer(
+      { ...this.#deps, transport, sink, relaying },
+      { ...options, relation, storedBy: 'next-hop' },
+    );
+  }
+
+  /** A disk that takes nothing must not keep frames that are under way from being handed on. */
+  #claim(relation: string, stream: StreamId, epoch: Epoch): boolean {
+    try {
+      return this.log.claim(relation, stream, epoch);
+    } catch (cause) {
+      this.#deps.log.error('epoch-not-recorded', { relation, cause: String(cause) });
+      return this.#upstream.length === 1;
+    }
+  }
+
+  #prune(): boolean {
+    const { prunedFrames, lostFrames, more } = this.#retention.prune();
+    if (prunedFrames > 0) {
+      this.log.forget();
+      this.#finals.forget();
+    }
+    if (lostFrames > 0) this.#deps.log.warn('log-frames-lost', { frameCount: lostFrames });
+    return more;
+  }
+
+  async #store(frames: readonly EncodedFrame[]): Promise<void> {
+    this.log.store(frames);
+    for (const producer of this.#producers) {
+      producer.committed(frames, (frame) => this.#forwarded.has(frame));
+    }
+    await this.#walSync.sync();
+  }
+}
+
+function byTransport(
+  downstream: readonly DownstreamLink[],
+): (readonly [MqttTransport, readonly string[]])[] {
+  const relations = new Map<MqttTransport, string[]>();
+  for (const { transport, relation } of downstream) {
+    relations.set(transport, [...(relations.get(transport) ?? []), relation]);
+  }
+  return [...relations];
+}

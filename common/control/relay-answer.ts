@@ -1,0 +1,39 @@
+import { z } from 'zod';
+
+import { stageStatusSchema } from './stage-answer.ts';
+
+/** One VM as a site on its way sees it, from the clear status stream. */
+export const relayedVmSchema = z.object({
+  vm: z.string(),
+  /** The neighbour that it comes from. */
+  from: z.string().nullable(),
+  /** running, suspended, silent, dead; unknown before the status stream spoke. */
+  state: z.string(),
+  /** When the status stream said so, by the clock of the VM's host, µs of the epoch. */
+  reportedAtUs: z.int().nullable(),
+  /** The newest data frame that the origin has told of, and the newest one here. */
+  originHead: z.int().nullable(),
+  epoch: z.int().nullable(),
+  head: z.int().nonnegative(),
+});
+export type RelayedVm = z.output<typeof relayedVmSchema>;
+
+/** GET /v1/status of a relay. */
+export const relayStatusSchema = stageStatusSchema.extend({
+  /** `mqtt(s)://HOST:PORT` of our own broker; null when there is none. */
+  listens: z.string().nullable(),
+  neighbours: z.array(
+    z.object({
+      relation: z.string(),
+      direction: z.enum(['upstream', 'downstream']),
+      /** Of one upstream: it answers. Of one downstream: it has subscribed, and its cursor is kept. */
+      isLive: z.boolean(),
+    }),
+  ),
+  vms: z.array(relayedVmSchema),
+  /** Frames in the log. */
+  logBytes: z.number().nonnegative(),
+});
+export type RelayStatus = z.output<typeof relayStatusSchema>;
+
+export const relayPaths = { status: '/v1/status' } as const;

@@ -1,0 +1,148 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+import { expect, test } from 'vitest';
+
+import { eventually } from '../../support/eventually.ts';
+import { mountAgent, type MountedAgent } from '../../support/mounted-agent.ts';
+import { describeUnless, fuseObstacle } from '../../support/requirements.ts';
+import { SavingWriter } from '../../support/saving-writer.ts';
+import { StreamChain, type ChainPart } from '../../support/stream-chain.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+const timeout = { timeoutMs: 40_000 };
+const savesBetweenFaults = 150;
+const nothingWrong = { acknowledgedWithoutRow: [], missingFrames: 0 };
+
+function descriptor(agent: MountedAgent): object {
+  return {
+    apiVersion: 'isobar/v1',
+    kind: 'VirtualMachine',
+    id: 'vm1',
+    guest: { channel: `unix:${join(dirname(agent.mountPath), 'channel.sock')}` },
+    monitoring: { specifiers: [{ id: 'kpi', dataPoints: 'kpi/**' }] },
+  };
+}
+
+async function startChain(agent: MountedAgent, directory: string): Promise<StreamChain> {
+  const chain = new StreamChain(directory, 2);
+  await chain.start(descriptor(agent));
+  return chain;
+}
+
+/** One writer under load; `more` resolves after that many further saves. */
+class Load implements AsyncDisposable {
+  readonly writer: SavingWriter;
+  readonly #agent: MountedAgent;
+
+  constructor(agent: MountedAgent) {
+    this.#agent = agent;
+    this.writer = new SavingWriter(join(agent.mountPath, 'unencrypted', 'load'), 1);
+    this.writer.start();
+  }
+
+  async more(count: number): Promise<void> {
+    const goal = this.writer.acknowledged.length + count;
+    await eventually(() => this.writer.acknowledged.length >= goal, timeout);
+  }
+
+  /** Ends the load, and waits until the reader has as many values as the guest has rows. */
+  async settle(chain: StreamChain): Promise<{
+    readonly rows: readonly number[];
+    readonly arrived: readonly number[];
+    readonly acknowledgedWithoutRow: readonly number[];
+    readonly missingFrames: number;
+  }> {
+    await this.writer.stop();
+    const rows = this.#agent.rows('load').map(({ column1 }) => Number(column1));
+    const kept = new Set(rows);
+    await eventually(() => chain.values().length >= rows.length, timeout);
+    const epochs = (await chain.vms())[0]?.epochs ?? [];
+    return {
+      rows,
+      arrived: chain.values().map(Number),
+      acknowledgedWithoutRow: this.writer.acknowledged.filter((value) => !kept.has(value)),
+      missingFrames: epochs.reduce((sum, epoch) => sum + epoch.missingFrames + epoch.lostFrames, 0),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.writer.stop();
+  }
+}
+
+describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', () => {
+  test('kill -9 of agent, collector, sites, alone and in pairs, under load: nothing lost, nothing twice, in order', async () => {
+    await using agent = await mountAgent({ synchronous: 'NORMAL' });
+    using directory = temporaryDirectory();
+    await using chain = await startChain(agent, directory.path);
+    await using load = new Load(agent);
+    const crash = (part: 'agent' | ChainPart): Promise<void> =>
+      part === 'agent' ? agent.kill() : chain.crash(part);
+    const rounds = [
+      ['relay-1'],
+      ['relay-2'],
+      ['relay-1', 'relay-2'],
+      ['collector', 'relay-1'],
+      ['relay-2', 'reader'],
+      ['agent', 'relay-2'],
+    ] as const;
+    for (const parts of rounds) {
+      await load.more(savesBetweenFaults);
+      await Promise.all(parts.map((part) => crash(part)));
+    }
+    await load.more(savesBetweenFaults);
+    const { rows, arrived, ...wrong } = await load.settle(chain);
+    expect(arrived).toEqual(rows);
+    expect(wrong).toEqual(nothingWrong);
+  });
+
+  test('hop 2 away, hop 1 killed: what only passed through memory is fetched again', async () => {
+    await using agent = await mountAgent({ synchronous: 'NORMAL' });
+    using directory = temporaryDirectory();
+    await using chain = await startChain(agent, directory.path);
+    await using load = new Load(agent);
+    await load.more(savesBetweenFaults);
+    await chain.kill('relay-2');
+    await load.more(savesBetweenFaults);
+    await chain.crash('relay-1');
+    await load.more(savesBetweenFaults);
+    chain.run('relay-2');
+    await load.more(savesBetweenFaults);
+    const { rows, arrived, ...wrong } = await load.settle(chain);
+    expect(arrived).toEqual(rows);
+    expect(wrong).toEqual(nothingWrong);
+  });
+
+  test('the loss of one relay’s whole disk heals from upstream', async () => {
+    await using agent = await mountAgent({ synchronous: 'NORMAL' });
+    using directory = temporaryDirectory();
+    await using chain = await startChain(agent, directory.path);
+    await using load = new Load(agent);
+    await load.more(savesBetweenFaults);
+    await chain.kill('relay-1');
+    rmSync(chain.dataDirectory('relay-1'), { recursive: true });
+    mkdirSync(chain.dataDirectory('relay-1'));
+    await load.more(savesBetweenFaults);
+    chain.run('relay-1');
+    await load.more(savesBetweenFaults);
+    const { rows, arrived, ...wrong } = await load.settle(chain);
+    expect(arrived).toEqual(rows);
+    expect(wrong).toEqual(nothingWrong);
+  });
+
+  test('every site on a chain knows that a VM runs, or is silent, though it may not open the data', async () => {
+    await using agent = await mountAgent({ synchronous: 'NORMAL' });
+    using directory = temporaryDirectory();
+    await using chain = await startChain(agent, directory.path);
+    const states = async (): Promise<(string | undefined)[]> => {
+      const sites = await Promise.all([chain.relayStatus('relay-1'), chain.relayStatus('relay-2')]);
+      return sites.map(({ vms }) => vms[0]?.state);
+    };
+    await eventually(async () => (await states()).every((state) => state === 'running'), timeout);
+    const [vm] = (await chain.relayStatus('relay-2')).vms;
+    expect(vm).toMatchObject({ vm: 'vm1', from: 'relay-2' });
+    await agent[Symbol.asyncDispose]();
+    await eventually(async () => (await states()).every((state) => state === 'silent'), timeout);
+  });
+});

@@ -1,0 +1,109 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { consumerDefaults } from '../../broker/consumer/consumer-options.ts';
+import { EmbeddedBroker, embeddedBrokerDefaults } from '../../broker/mqtt/embedded-broker.ts';
+import { MqttClient, mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
+import type { MqttTransport } from '../../broker/mqtt/mqtt-transport.ts';
+import { producerDefaults } from '../../broker/producer/producer-options.ts';
+import { migrateRelayLog } from '../../broker/relay/relay-log-schema.ts';
+import type { StreamPolicy } from '../../broker/relay/relay-options.ts';
+import { Relay } from '../../broker/relay/relay.ts';
+import { SystemClock } from '../../common/runtime/clock.ts';
+import { silentLog } from '../../common/runtime/log.ts';
+import { SystemRandom } from '../../common/runtime/random.ts';
+import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+
+export const everyStream: StreamPolicy = { vms: 'all', kinds: new Set(['data', 'status']) };
+
+/** Quick enough for tests; the shapes are those of the defaults. */
+export const quickConsumer = {
+  ...consumerDefaults,
+  announcedGraceMs: 20,
+  checkIntervalMs: 20,
+  queryTimeoutMs: 500,
+  reportIntervalMs: 5,
+  silenceMsMin: 500,
+};
+
+export interface RelaySiteOptions {
+  readonly directory: string;
+  /** Of its own broker. */
+  readonly port: number;
+  /** Relation and port of the broker of each neighbour towards the VM. */
+  readonly upstream: readonly {
+    readonly relation: string;
+    readonly port: number;
+    readonly may?: StreamPolicy;
+    readonly wrap?: (client: MqttTransport) => MqttTransport;
+  }[];
+  readonly downstream: readonly {
+    readonly relation: string;
+    readonly may?: StreamPolicy;
+    readonly isStanding?: boolean;
+  }[];
+  readonly logBytesMax?: number;
+}
+
+/** A client of the broker on a loopback port that reconnects quickly. */
+export function quickClient(port: number): MqttClient {
+  return new MqttClient(
+    { clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+    {
+      ...mqttClientDefaults,
+      url: `mqtt://127.0.0.1:${port}`,
+      reconnect: { initialMs: 10, maxMs: 100, attemptsMax: Number.POSITIVE_INFINITY },
+    },
+  );
+}
+
+/** A relay in this process with a broker of its own, on real sockets and a real file. */
+export class RelaySite implements AsyncDisposable {
+  readonly relay: Relay;
+  readonly database: Database;
+
+  constructor(options: RelaySiteOptions) {
+    mkdirSync(options.directory, { recursive: true });
+    const database = openDatabase(join(options.directory, 'relay.db'), { synchronous: 'NORMAL' });
+    migrateRelayLog(database);
+    this.database = database;
+    const broker = new EmbeddedBroker(
+      { log: silentLog },
+      { ...embeddedBrokerDefaults, port: options.port },
+    );
+    this.relay = new Relay(
+      { database, clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+      {
+        retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },
+        consumer: quickConsumer,
+        producer: { ...producerDefaults, announceIntervalMs: 50 },
+      },
+      {
+        upstream: options.upstream.map(({ relation, port, may, wrap }) => ({
+          relation,
+          transport: (wrap ?? ((client) => client))(quickClient(port)),
+          may: may ?? everyStream,
+        })),
+        downstream: options.downstream.map(({ relation, may, isStanding }) => ({
+          relation,
+          transport: broker,
+          may: may ?? everyStream,
+          isStanding: isStanding ?? true,
+        })),
+      },
+    );
+  }
+
+  /** One that runs. */
+  static async start(options: RelaySiteOptions): Promise<RelaySite> {
+    const site = new RelaySite(options);
+    await site.relay.start();
+    return site;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.database.open) return;
+    await this.relay.stop();
+    this.database.close();
+  }
+}
