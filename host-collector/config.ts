@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { listenSchema, siteDirectorySchema } from '../broker/mqtt/site-transport-config.ts';
 import { logLevels } from '../common/runtime/log.ts';
 import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
 
@@ -37,6 +38,10 @@ export const hostCollectorConfigSchema = z.strictObject({
     .describe(
       'Port on which the broker in this process listens, 0: a free one; unused with mqttUrl.',
     ),
+  siteDirectory: siteDirectorySchema.optional(),
+  listen: listenSchema
+    .optional()
+    .describe('With siteDirectory: where neighbours dial our broker. Default: none do.'),
   relations: z
     .array(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/))
     .max(64)

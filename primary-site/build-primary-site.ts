@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 import { consumerDefaults } from '../broker/consumer/consumer-options.ts';
 import { Consumer } from '../broker/consumer/consumer.ts';
-import { MqttClient, mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
 import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
+import { SiteTransports } from '../broker/mqtt/site-transports.ts';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
@@ -44,17 +44,30 @@ export function buildPrimarySite(
     { clock, log },
     { path: join(config.dataDirectory, 'primary-site.db'), seriesMax: config.seriesMax },
   );
-  const transport =
-    overrides.transport ??
-    new MqttClient(
-      { clock, random, log },
-      { ...mqttClientDefaults, url: config.mqttUrl, keepaliveSeconds: config.keepaliveSeconds },
-    );
+  const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
+  const transports = new SiteTransports(
+    { clock, random, log },
+    {
+      siteDirectory,
+      listen,
+      localPort,
+      keepaliveSeconds,
+      roles: new Map([[relation, 'producer']]),
+    },
+  );
+  const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
   const consumer = new Consumer(
     { transport, sink: store, clock, random, log },
-    { ...consumerDefaults, relation: config.relation, storedBy: 'final-reader' },
+    { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
-  const jsonTopics = new JsonTopics({ store, transport, log });
+  const { broker } = transports;
+  // What we publish for our own readers is none of our neighbour's business.
+  const jsonTransport = siteDirectory === undefined ? (broker ?? transport) : broker;
+  const isJsonOn = config.jsonTopics && (siteDirectory === undefined || localPort !== undefined);
+  const jsonTopics =
+    isJsonOn && jsonTransport !== undefined
+      ? [new JsonTopics({ store, transport: jsonTransport, log })]
+      : [];
   const app = createReaderApi({
     store,
     log,
@@ -64,7 +77,9 @@ export function buildPrimarySite(
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
-        'json-topics': jsonTopics.counters.snapshot(),
+        ...Object.fromEntries(
+          jsonTopics.map(({ name, counters }) => [name, counters.snapshot()] as const),
+        ),
       },
     }),
   });
@@ -80,8 +95,9 @@ export function buildPrimarySite(
         prune: () => retention.prune(),
       },
     ),
-    ...(config.jsonTopics ? [jsonTopics] : []),
-    transport,
+    ...jsonTopics,
+    transports.identity,
+    ...new Set([transport, ...(broker === undefined ? [] : [broker])]),
     consumer,
     new ControlServer(
       app,

@@ -1,66 +1,101 @@
 import { z } from 'zod';
 
 import { mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
+import {
+  isLoopback,
+  listenSchema,
+  localPortSchema,
+  siteDirectorySchema,
+} from '../broker/mqtt/site-transport-config.ts';
 
 const dayMs = 24 * 3_600_000;
 const gibibyte = 1_024 ** 3;
 
 /** Configuration of a primary site's reader; a JSON file. */
-export const primarySiteConfigSchema = z.strictObject({
-  dataDirectory: z.string().min(1).describe('Directory of the store; made when it is missing.'),
-  controlSocket: z
-    .string()
-    .min(1)
-    .describe('Unix socket that serves the HTTP API to this user and root.'),
-  mqttUrl: z
-    .string()
-    .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
-    .describe('The broker that the producer publishes to.'),
-  relation: z
-    .string()
-    .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them')
-    .default('primary-site')
-    .describe('Name of the relation to the producer; both sides have the same.'),
-  keepaliveSeconds: z
-    .int()
-    .min(1)
-    .max(3_600)
-    .default(mqttClientDefaults.keepaliveSeconds)
-    .describe('A half-open connection is noticed within one and a half of it.'),
-  retention: z
-    .strictObject({
-      ageMaxMs: z
-        .int()
-        .min(60_000)
-        .max(3_650 * dayMs)
-        .default(30 * dayMs)
-        .describe('Readings whose event time is older are removed.'),
-      bytesMax: z
-        .int()
-        .min(1_024 ** 2)
-        .default(4 * gibibyte)
-        .describe('Bytes of the store; above it the oldest are removed.'),
-      intervalMs: z
-        .int()
-        .min(100)
-        .max(dayMs)
-        .default(10_000)
-        .describe('Milliseconds between looks at age and size.'),
-    })
-    .prefault({}),
-  seriesMax: z
-    .int()
-    .min(1)
-    .max(10_000_000)
-    .default(200_000)
-    .describe(
-      'Data points taken, each as one specifier delivers it; readings of further ones are dropped and counted.',
-    ),
-  jsonTopics: z
-    .boolean()
-    .default(true)
-    .describe('Publish each reading as JSON under json/<vm>/...'),
-});
+export const primarySiteConfigSchema = z
+  .strictObject({
+    dataDirectory: z.string().min(1).describe('Directory of the store; made when it is missing.'),
+    controlSocket: z
+      .string()
+      .min(1)
+      .describe('Unix socket that serves the HTTP API to this user and root.'),
+    mqttUrl: z
+      .string()
+      .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
+      .optional()
+      .describe('The broker that the producer publishes to. Default: the producer dials ours.'),
+    siteDirectory: siteDirectorySchema.optional(),
+    listen: listenSchema
+      .optional()
+      .describe('Our own broker, for a producer that dials us. Default: none.'),
+    localPort: localPortSchema.optional(),
+    relation: z
+      .string()
+      .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them')
+      .default('primary-site')
+      .describe('Name of the relation to the producer; both sides have the same.'),
+    keepaliveSeconds: z
+      .int()
+      .min(1)
+      .max(3_600)
+      .default(mqttClientDefaults.keepaliveSeconds)
+      .describe('A half-open connection is noticed within one and a half of it.'),
+    retention: z
+      .strictObject({
+        ageMaxMs: z
+          .int()
+          .min(60_000)
+          .max(3_650 * dayMs)
+          .default(30 * dayMs)
+          .describe('Readings whose event time is older are removed.'),
+        bytesMax: z
+          .int()
+          .min(1_024 ** 2)
+          .default(4 * gibibyte)
+          .describe('Bytes of the store; above it the oldest are removed.'),
+        intervalMs: z
+          .int()
+          .min(100)
+          .max(dayMs)
+          .default(10_000)
+          .describe('Milliseconds between looks at age and size.'),
+      })
+      .prefault({}),
+    seriesMax: z
+      .int()
+      .min(1)
+      .max(10_000_000)
+      .default(200_000)
+      .describe(
+        'Data points taken, each as one specifier delivers it; readings of further ones are dropped and counted.',
+      ),
+    jsonTopics: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Publish each reading as JSON under json/<vm>/...; with siteDirectory only on our own broker at localPort.',
+      ),
+  })
+  .superRefine(({ mqttUrl, listen, siteDirectory }, context) => {
+    if (mqttUrl === undefined && listen === undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['mqttUrl'],
+        message: 'give the address of the broker, or `listen`, so that the producer can dial ours',
+      });
+    }
+    if (
+      siteDirectory !== undefined &&
+      mqttUrl?.startsWith('mqtt:') === true &&
+      !isLoopback(mqttUrl)
+    ) {
+      context.addIssue({
+        code: 'custom',
+        path: ['mqttUrl'],
+        message: 'with siteDirectory a neighbour is dialled by mqtts://HOST:PORT',
+      });
+    }
+  });
 export type PrimarySiteConfig = z.output<typeof primarySiteConfigSchema>;
 
 /** A complete, valid document. */

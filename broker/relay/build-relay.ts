@@ -1,4 +1,3 @@
-import assert from 'node:assert';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -12,9 +11,8 @@ import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
-import { EmbeddedBroker, embeddedBrokerDefaults } from '../mqtt/embedded-broker.ts';
-import { MqttClient, mqttClientDefaults } from '../mqtt/mqtt-client.ts';
-import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
+import { SiteTransports } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
 import type { RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
@@ -47,7 +45,8 @@ export function buildRelay(
     walAutoCheckpointPages: 4_096,
   });
   migrateRelayLog(database);
-  const { broker, ...links } = neighbours(config, deps);
+  const { transports, ...links } = neighbours(config, deps);
+  const { broker } = transports;
   const relay = new Relay(
     { database, ...deps },
     {
@@ -58,7 +57,7 @@ export function buildRelay(
     links,
   );
   const status = (): RelayStatus => ({
-    listens: broker?.isConnected === true ? broker.url : null,
+    listens: addressOf(broker, config),
     neighbours: config.relations.map(({ relation, direction }) => ({
       relation,
       direction,
@@ -77,11 +76,14 @@ export function buildRelay(
     },
   );
   const closing = databaseService(database);
-  return { service: new ServiceGroup('relay', [closing, relay, control]), relay };
+  return {
+    service: new ServiceGroup('relay', [closing, transports.identity, relay, control]),
+    relay,
+  };
 }
 
 interface Neighbours {
-  readonly broker: EmbeddedBroker | undefined;
+  readonly transports: SiteTransports;
   readonly upstream: readonly UpstreamLink[];
   readonly downstream: readonly DownstreamLink[];
 }
@@ -91,31 +93,38 @@ function neighbours(
   config: RelayConfig,
   deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
 ): Neighbours {
-  const { listen, keepaliveSeconds } = config;
-  const broker =
-    listen === undefined
-      ? undefined
-      : new EmbeddedBroker(deps, { ...embeddedBrokerDefaults, ...listen });
-  const transportTo = (dial: string | undefined): MqttTransport => {
-    const url = dial;
-    if (url !== undefined) {
-      return new MqttClient(deps, { ...mqttClientDefaults, url, keepaliveSeconds });
-    }
-    assert(broker !== undefined, 'the schema demands an address or a broker');
-    return broker;
-  };
+  const transports = new SiteTransports(deps, {
+    siteDirectory: config.siteDirectory,
+    listen: config.listen,
+    localPort: config.localPort,
+    keepaliveSeconds: config.keepaliveSeconds,
+    roles: new Map(
+      config.relations.map(({ relation, direction }) => [
+        relation,
+        direction === 'upstream' ? 'producer' : 'consumer',
+      ]),
+    ),
+  });
   const links = config.relations.map(({ relation, direction, dial, vms, kinds, standing }) => ({
     relation,
     direction,
-    transport: transportTo(dial),
+    transport: transports.to(relation, dial),
     may: { vms: vms === 'all' ? ('all' as const) : new Set<string>(vms), kinds: new Set(kinds) },
     isStanding: standing,
   }));
   return {
-    broker,
+    transports,
     upstream: links.filter(({ direction }) => direction === 'upstream'),
     downstream: links.filter(({ direction }) => direction === 'downstream'),
   };
+}
+
+function addressOf(
+  broker: EmbeddedBroker | undefined,
+  { siteDirectory }: RelayConfig,
+): string | null {
+  if (broker?.isConnected !== true) return null;
+  return siteDirectory === undefined ? broker.url : broker.neighbourUrl;
 }
 
 /** Closes the database after everything that uses it. */

@@ -4,6 +4,12 @@ import { logLevels } from '../../common/runtime/log.ts';
 import { streamKinds } from '../../common/wire/frame.ts';
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
 import { mqttClientDefaults } from '../mqtt/mqtt-client.ts';
+import {
+  dialSchema,
+  listenSchema,
+  localPortSchema,
+  siteDirectorySchema,
+} from '../mqtt/site-transport-config.ts';
 
 const dayMs = 86_400_000;
 const relationName = z
@@ -15,9 +21,7 @@ const relationSchema = z.strictObject({
   direction: z
     .enum(['upstream', 'downstream'])
     .describe('upstream: the neighbour is nearer to the VMs and sends. downstream: it receives.'),
-  dial: z
-    .string()
-    .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
+  dial: dialSchema
     .optional()
     .describe("The neighbour's broker. Default: the neighbour dials ours."),
   vms: z
@@ -48,13 +52,11 @@ export const relayConfigSchema = z
       .optional()
       .describe('Path of the control socket. Default: control.sock in the data directory.'),
     logLevel: z.enum(logLevels).default('info').describe('Least severe log event that is written.'),
-    listen: z
-      .strictObject({
-        host: z.string().min(1).default('127.0.0.1').describe('Address of our own broker.'),
-        port: z.int().min(0).max(65_535).describe('Its port, 0: a free one.'),
-      })
+    siteDirectory: siteDirectorySchema.optional(),
+    listen: listenSchema
       .optional()
       .describe('Our own broker, for neighbours that dial us. Default: none.'),
+    localPort: localPortSchema.optional(),
     relations: z
       .array(relationSchema)
       .min(1)
@@ -80,7 +82,7 @@ export const relayConfigSchema = z
       .default(7 * dayMs)
       .describe('Frames that came longer ago than this are pruned, ms.'),
   })
-  .superRefine(({ relations, listen }, context) => {
+  .superRefine(({ relations, listen, siteDirectory }, context) => {
     const seen = new Set<string>();
     for (const [index, { relation, dial }] of relations.entries()) {
       if (seen.has(relation)) {
@@ -91,6 +93,13 @@ export const relayConfigSchema = z
         });
       }
       seen.add(relation);
+      if (dial?.startsWith('mqtts:') === true && siteDirectory === undefined) {
+        context.addIssue({
+          code: 'custom',
+          path: ['relations', index, 'dial'],
+          message: 'mqtts:// needs siteDirectory, which says whom to trust',
+        });
+      }
       if (dial === undefined && listen === undefined) {
         context.addIssue({
           code: 'custom',
@@ -106,9 +115,10 @@ export type RelayConfig = z.output<typeof relayConfigSchema>;
 export const relayConfigExample = {
   dataDirectory: '/var/lib/isobar/relay',
   controlSocket: '/run/isobar/relay.sock',
-  listen: { host: '127.0.0.1', port: 1_884 },
+  siteDirectory: '/etc/isobar/site',
+  listen: { host: '0.0.0.0', port: 8_883 },
   relations: [
-    { relation: 'source-here', direction: 'upstream', dial: 'mqtt://127.0.0.1:1883' },
+    { relation: 'source-here', direction: 'upstream', dial: 'mqtts://source.example:8883' },
     { relation: 'here-primary', direction: 'downstream', vms: ['vm1', 'vm2'] },
   ],
 } as const;

@@ -2,8 +2,8 @@ import { LogCursors } from '../../broker/log/log-cursors.ts';
 import { LogRetention } from '../../broker/log/log-retention.ts';
 import { migrateStreamLog } from '../../broker/log/stream-log-schema.ts';
 import { StreamLog } from '../../broker/log/stream-log.ts';
-import { EmbeddedBroker, embeddedBrokerDefaults } from '../../broker/mqtt/embedded-broker.ts';
-import { MqttClient, mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
+import { mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
+import { SiteTransports } from '../../broker/mqtt/site-transports.ts';
 import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
 import { producerDefaults } from '../../broker/producer/producer-options.ts';
 import { Producer } from '../../broker/producer/producer.ts';
@@ -40,14 +40,16 @@ export function mqttStreams(
 ): StreamParts {
   migrateStreamLog(deps.database);
   const streamLog = new StreamLog(deps);
-  const transport =
-    config.mqttUrl === undefined
-      ? new EmbeddedBroker(deps, {
-          ...embeddedBrokerDefaults,
-          host: config.mqttHost,
-          port: config.mqttPort,
-        })
-      : new MqttClient(deps, { ...mqttClientDefaults, url: config.mqttUrl });
+  const { siteDirectory } = config;
+  const local = { host: config.mqttHost, port: config.mqttPort };
+  const transports = new SiteTransports(deps, {
+    siteDirectory,
+    listen: siteDirectory === undefined ? local : config.listen,
+    localPort: config.mqttPort,
+    roles: new Map(config.relations.map((relation) => [relation, 'consumer'])),
+    keepaliveSeconds: mqttClientDefaults.keepaliveSeconds,
+  });
+  const transport = transports.to('any', config.mqttUrl);
   const cursors = new LogCursors(deps);
   const producer = new Producer(
     { ...deps, transport, streamLog, cursors, allows: () => true },
@@ -65,7 +67,7 @@ export function mqttStreams(
   return {
     appender: streamLog,
     forwarder: producer,
-    services: [pruning, transport, producer],
+    services: [pruning, transports.identity, transport, producer],
     stages: () => ({ producer: producer.counters.snapshot() }),
   };
 }

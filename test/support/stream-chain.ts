@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { initSite, introduceSites } from '../../cli/demo/introduce-sites.ts';
 import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
 import {
@@ -16,6 +17,7 @@ import {
   relayStatusSchema,
   type RelayStatus,
 } from '../../common/control/relay-answer.ts';
+import { SystemClock } from '../../common/runtime/clock.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import { openDatabase } from '../../common/sqlite/database.ts';
 import { decodeFrame } from '../../common/wire/frame-codec.ts';
@@ -42,10 +44,12 @@ export class StreamChain implements AsyncDisposable {
   readonly log: string[] = [];
   readonly #directory: string;
   readonly #parts: readonly ChainPart[];
+  readonly #isSecure: boolean;
   readonly #children = new Map<ChainPart, ChildProcess>();
 
-  /** With `relayCount` intermediaries, 0 to 2. */
-  constructor(directory: string, relayCount = 0) {
+  /** With `relayCount` intermediaries, 0 to 2; `isSecure`: each part is a site of its own, behind mutual TLS. */
+  constructor(directory: string, relayCount = 0, isSecure = false) {
+    this.#isSecure = isSecure;
     this.#directory = directory;
     this.#parts = ['collector', ...relays.slice(0, relayCount), 'reader'];
   }
@@ -96,6 +100,11 @@ export class StreamChain implements AsyncDisposable {
     return this.#client(part).get(relayPaths.status, relayStatusSchema);
   }
 
+  /** The identity of a part; only with `isSecure`. */
+  siteDirectory(part: ChainPart): string {
+    return join(this.#directory, `${part}-site`);
+  }
+
   /** Where a process keeps everything. */
   dataDirectory(part: ChainPart): string {
     return join(this.#directory, part);
@@ -144,25 +153,41 @@ export class StreamChain implements AsyncDisposable {
   /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
   async #configs(): Promise<Map<ChainPart, object>> {
     const configs = new Map<ChainPart, object>();
-    let from = 0;
+    const scheme = this.#isSecure ? 'mqtts' : 'mqtt';
+    let from: { readonly part: ChainPart; readonly port: number } | undefined;
     for (const [index, part] of this.#parts.entries()) {
-      const port = part === 'reader' ? 0 : await freePort();
-      const dial = `mqtt://127.0.0.1:${from}`;
+      const port = await freePort();
       const next = this.#parts[index + 1];
+      const site = await this.#site(part, port, from?.part);
+      const dial = `${scheme}://127.0.0.1:${from?.port ?? 0}`;
       if (part === 'collector') {
-        configs.set(part, { mqttPort: port, statusIntervalMs: 500, relations: [next] });
+        const broker = this.#isSecure ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
+        configs.set(part, { ...site, ...broker, statusIntervalMs: 500, relations: [next] });
       } else if (part === 'reader') {
-        configs.set(part, { mqttUrl: dial, relation: part, jsonTopics: false });
+        configs.set(part, { ...site, mqttUrl: dial, relation: part, jsonTopics: false });
       } else {
         const relations = [
           { relation: part, direction: 'upstream', dial },
           { relation: next, direction: 'downstream' },
         ];
-        configs.set(part, { listen: { port }, relations });
+        configs.set(part, { ...site, listen: { port }, relations });
       }
-      from = port;
+      from = { part, port };
     }
     return configs;
+  }
+
+  /** The identity of a part, trusted by the part before it and trusting that. */
+  async #site(part: ChainPart, port: number, before: ChainPart | undefined): Promise<object> {
+    if (!this.#isSecure) return {};
+    const clock = new SystemClock();
+    const siteDirectory = this.siteDirectory(part);
+    await initSite(clock, siteDirectory, { name: part, port });
+    if (before !== undefined) {
+      const sites = { producer: this.siteDirectory(before), consumer: siteDirectory };
+      await introduceSites(clock, part, sites);
+    }
+    return { siteDirectory };
   }
 
   async #end(part: ChainPart, signal: NodeJS.Signals): Promise<void> {

@@ -24,8 +24,12 @@ function descriptor(agent: MountedAgent): object {
   };
 }
 
-async function startChain(agent: MountedAgent, directory: string): Promise<StreamChain> {
-  const chain = new StreamChain(directory, 2);
+async function startChain(
+  agent: MountedAgent,
+  directory: string,
+  isSecure = false,
+): Promise<StreamChain> {
+  const chain = new StreamChain(directory, 2, isSecure);
   await chain.start(descriptor(agent));
   return chain;
 }
@@ -108,6 +112,21 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     await chain.crash('relay-1');
     await load.more(savesBetweenFaults);
     chain.run('relay-2');
+    await load.more(savesBetweenFaults);
+    const { rows, arrived, ...wrong } = await load.settle(chain);
+    expect(arrived).toEqual(rows);
+    expect(wrong).toEqual(nothingWrong);
+  });
+
+  test('sites of their own behind mutual TLS: kill -9 in pairs, nothing lost, nothing twice, in order', async () => {
+    await using agent = await mountAgent({ synchronous: 'NORMAL' });
+    using directory = temporaryDirectory();
+    await using chain = await startChain(agent, directory.path, true);
+    await using load = new Load(agent);
+    await load.more(savesBetweenFaults);
+    await Promise.all([chain.crash('relay-1'), chain.crash('relay-2')]);
+    await load.more(savesBetweenFaults);
+    await Promise.all([chain.crash('collector'), chain.crash('relay-2')]);
     await load.more(savesBetweenFaults);
     const { rows, arrived, ...wrong } = await load.settle(chain);
     expect(arrived).toEqual(rows);

@@ -1,0 +1,99 @@
+import assert from 'node:assert';
+
+import { buildSiteIdentity, type SiteIdentity } from '../../common/identity/site-identity.ts';
+import type { Clock } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import type { Random } from '../../common/runtime/random.ts';
+import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
+import { EmbeddedBroker, embeddedBrokerDefaults } from './embedded-broker.ts';
+import { MqttClient, mqttClientDefaults } from './mqtt-client.ts';
+import type { MqttTransport } from './mqtt-transport.ts';
+import { neighbourListenerDefaults } from './neighbour-listener.ts';
+import type { NeighbourRole } from './neighbour-rights.ts';
+
+export interface SiteTransportOptions {
+  /** Made by `isobar site init`. With it neighbours are met over mutual TLS only; without, on loopback only. */
+  readonly siteDirectory: string | undefined;
+  /** Our own broker, for those that dial us. */
+  readonly listen: { readonly host: string; readonly port: number } | undefined;
+  /** With a site directory: a port on 127.0.0.1 for this site's own processes, without TLS. */
+  readonly localPort: number | undefined;
+  /** What the neighbour of each relation is. */
+  readonly roles: ReadonlyMap<string, NeighbourRole>;
+  readonly keepaliveSeconds: number;
+}
+
+/**
+ * How one process of a site meets its neighbours: one broker of our own at most, and a client for each neighbour that we
+ * dial. Whether mutual TLS is spoken follows from the site directory alone, so that no relation is left open by mistake.
+ */
+export class SiteTransports {
+  readonly broker: EmbeddedBroker | undefined;
+  readonly #deps: { readonly clock: Clock; readonly random: Random; readonly log: Log };
+  readonly #options: SiteTransportOptions;
+  readonly #site: SiteIdentity | undefined;
+
+  constructor(
+    deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+    options: SiteTransportOptions,
+  ) {
+    this.#deps = deps;
+    this.#options = options;
+    const { siteDirectory } = options;
+    this.#site = siteDirectory === undefined ? undefined : buildSiteIdentity(deps, siteDirectory);
+    this.broker = this.#buildBroker();
+  }
+
+  /** To be started before the transports: keeps certificates valid and watches whom we trust. */
+  get identity(): Service {
+    return this.#site?.service ?? new ServiceGroup('no-site-identity', []);
+  }
+
+  /** A client of the neighbour's broker, or our own broker when `url` is undefined: it dials us. */
+  to(relation: string, url: string | undefined): MqttTransport {
+    if (url === undefined) {
+      assert(this.broker !== undefined, `relation ${relation}: neither an address nor a broker`);
+      return this.broker;
+    }
+    const { keepaliveSeconds } = this.#options;
+    const isSecure = url.startsWith('mqtts:') && this.#site !== undefined;
+    return new MqttClient(this.#deps, {
+      ...mqttClientDefaults,
+      url,
+      keepaliveSeconds,
+      ...(isSecure
+        ? {
+            neighbour: {
+              identity: this.#site.identity,
+              relation,
+              packetBytesMax: neighbourListenerDefaults.packetBytesMax,
+            },
+          }
+        : {}),
+    });
+  }
+
+  #buildBroker(): EmbeddedBroker | undefined {
+    const { listen, localPort, roles } = this.#options;
+    if (this.#site === undefined) {
+      if (listen === undefined) return undefined;
+      return new EmbeddedBroker(this.#deps, { ...embeddedBrokerDefaults, ...listen });
+    }
+    if (listen === undefined && localPort === undefined) return undefined;
+    const neighbours =
+      listen === undefined
+        ? undefined
+        : {
+            ...neighbourListenerDefaults,
+            ...listen,
+            identity: this.#site.identity,
+            roleOf: (relation: string) => roles.get(relation),
+          };
+    return new EmbeddedBroker(this.#deps, {
+      ...embeddedBrokerDefaults,
+      listensLocally: localPort !== undefined,
+      port: localPort ?? 0,
+      ...(neighbours === undefined ? {} : { neighbours }),
+    });
+  }
+}
