@@ -4,6 +4,7 @@ import { OperatingError } from '../common/runtime/operating-error.ts';
 import { packageVersion } from '../common/runtime/package-root.ts';
 import { addCompletionCommands } from './commands/completion.ts';
 import { addConfigCommands } from './commands/config.ts';
+import { addDemoCommand } from './commands/demo.ts';
 import { examples } from './commands/examples.ts';
 import { addGuestStatusCommand } from './commands/guest.ts';
 import { addQueryCommand } from './commands/query.ts';
@@ -45,6 +46,11 @@ export function buildProgram(context: CommandContext): Command {
     program.command('site').description('the reader at the primary site'),
     'primary-site',
   );
+  addRunCommand(
+    program.command('relay').description('an intermediary between VMs and primary sites'),
+    'relay',
+  );
+  addDemoCommand(program, context);
   addCompletionCommands(program, context);
   addHelpCommand(program);
   examples(program, [
