@@ -60,6 +60,8 @@ export class ClockOffset {
   readonly #eras: Era[] = [];
   #bootId: string | undefined;
   #hasRebooted = false;
+  /** The latest guest time of the newest era that was corrected, and what became of it. */
+  #latest: { readonly guestUs: number; readonly timeUs: number } | undefined;
 
   constructor(options: Partial<ClockOffsetOptions> = {}) {
     this.#options = { ...defaults, ...options };
@@ -121,8 +123,25 @@ export class ClockOffset {
     });
   }
 
-  /** `guestTimeUs` on the host's clock; undefined before the first exchange. */
+  /**
+   * `guestTimeUs` on the host's clock; undefined before the first exchange. Within an era a later guest time never gets an
+   * earlier one: rows keep the order of their saves though a better exchange has moved the offset in between.
+   */
   correct(guestTimeUs: number): CorrectedTime | undefined {
+    const corrected = this.#correct(guestTimeUs);
+    if (corrected === undefined) return undefined;
+    const latest = this.#latest;
+    if (latest === undefined || guestTimeUs < latest.guestUs) {
+      this.#latest ??= { guestUs: guestTimeUs, timeUs: corrected.timeUs };
+      return corrected;
+    }
+    const heldBackUs = Math.max(0, latest.timeUs - corrected.timeUs);
+    const timeUs = corrected.timeUs + heldBackUs;
+    this.#latest = { guestUs: guestTimeUs, timeUs };
+    return { timeUs, uncertaintyUs: corrected.uncertaintyUs + heldBackUs };
+  }
+
+  #correct(guestTimeUs: number): CorrectedTime | undefined {
     let lowUs = Infinity;
     let highUs = -Infinity;
     for (const era of this.#claiming(guestTimeUs)) {
@@ -189,6 +208,7 @@ export class ClockOffset {
   #begin(startUs: number, sample: Sample): void {
     const newestUs = sample.guestUs;
     const newestHostUs = newestUs - sample.offsetUs;
+    this.#latest = undefined;
     this.#eras.push({ startUs, endUs: Infinity, newestUs, newestHostUs, samples: [sample] });
     if (this.#eras.length > this.#options.erasMax) this.#eras.shift();
   }

@@ -65,6 +65,29 @@ describe('ClockOffset', () => {
     );
   });
 
+  test('a later save never gets an earlier time: rows keep their order though a better exchange moves the offset', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ delay: delays, gapUs: fc.nat(3_000) }), { minLength: 2 }),
+        (steps) => {
+          const offset = new ClockOffset({ driftPpmMax });
+          let hostUs = 0;
+          let before = -Infinity;
+          for (const { delay, gapUs } of steps) {
+            offset.exchanged(exchangeAt(hostUs, fiveSecondsAhead, delay.outwardUs, delay.returnUs));
+            hostUs += gapUs;
+            const corrected = offset.correct(fiveSecondsAhead(hostUs))!;
+            expect(corrected.timeUs).toBeGreaterThanOrEqual(before);
+            expect(Math.abs(corrected.timeUs - hostUs)).toBeLessThanOrEqual(
+              corrected.uncertaintyUs,
+            );
+            before = corrected.timeUs;
+          }
+        },
+      ),
+    );
+  });
+
   test('the uncertainty is half of the minimal round trip, grown with age by a stated drift rate', () => {
     const offset = new ClockOffset({ driftPpmMax });
     offset.exchanged(exchangeAt(0, fiveSecondsAhead, 100, 100));
