@@ -19,6 +19,9 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 /** Who owns each outside package: its only importers, as prefixes of paths. zod is everyone's language for edges. */
 const owners: Readonly<Record<string, readonly string[]>> = {
   '@hono/node-server': ['common/control/'],
+  '@peculiar/asn1-schema': ['common/identity/certificates.ts'],
+  '@peculiar/asn1-x509': ['common/identity/certificates.ts'],
+  '@peculiar/x509': ['common/identity/certificates.ts'],
   aedes: ['broker/mqtt/'],
   'better-sqlite3': ['common/sqlite/'],
   'cbor-x': ['common/'],
@@ -34,6 +37,7 @@ const owners: Readonly<Record<string, readonly string[]>> = {
   ],
   mqtt: ['broker/mqtt/'],
   pino: ['common/runtime/log.ts'],
+  'reflect-metadata': ['common/identity/certificates.ts'],
   zod: [''],
 };
 

@@ -1,24 +1,42 @@
 import { createServer, type Server, type Socket } from 'node:net';
 
-import { Aedes, type AedesPublishPacket } from 'aedes';
+import {
+  Aedes,
+  type AedesOptions,
+  type AedesPublishPacket,
+  type Client,
+  type PublishPacket,
+} from 'aedes';
 
 import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { hostAndPortOf, listen } from './listen.ts';
 import {
   MqttError,
   type MessageHandler,
   type MqttTransport,
   type QualityOfService,
 } from './mqtt-transport.ts';
+import {
+  NeighbourListener,
+  Refusals,
+  type NeighbourListenerOptions,
+  type RefusalReason,
+} from './neighbour-listener.ts';
+import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
 
 export interface EmbeddedBrokerOptions {
-  /** Loopback only while no relation is authenticated. */
+  /** Whether clients without a certificate are served on `host` and `port`; they may do anything. Default: true. */
+  readonly listensLocally?: boolean;
+  /** Loopback only: who reaches this port is not asked who it is. */
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
   readonly connectionsMax: number;
   /** How long a client's socket may take nothing before it is cut. */
   readonly drainTimeoutMs: number;
+  /** Serves neighbours too, over mutual TLS, each within its relation's subtree. */
+  readonly neighbours?: NeighbourListenerOptions;
 }
 
 export const embeddedBrokerDefaults: EmbeddedBrokerOptions = {
@@ -28,15 +46,35 @@ export const embeddedBrokerDefaults: EmbeddedBrokerOptions = {
   drainTimeoutMs: 15_000,
 };
 
-/** An MQTT broker in this process (Aedes), and the transport of whoever runs it: no socket in between. */
+interface LocalSubscription {
+  readonly filter: string;
+  readonly deliver: (packet: AedesPublishPacket, done: () => void) => void;
+}
+
+/** How long a client may take from the open connection to its CONNECT packet. */
+const connectPacketTimeoutMs = 5_000;
+/** Filters of one neighbour's client; a relation needs four. */
+const filtersPerClientMax = 64;
+
+/**
+ * An MQTT broker in this process (Aedes), and the transport of whoever runs it: no socket in between. Neighbours get
+ * 3.1.1's clean sessions, QoS 0 and 1, nothing retained and no will, so that a neighbour can't make the broker keep
+ * anything; whoever steps over its rights is disconnected, counted and logged.
+ */
 export class EmbeddedBroker implements MqttTransport {
   readonly name = 'embedded-broker';
   readonly #log: Log;
   readonly #options: EmbeddedBrokerOptions;
   readonly #sockets = new Set<Socket>();
   readonly #listeners = new Set<(isConnected: boolean) => void>();
+  /** Of this process; they outlast a restart, as a client's do. */
+  readonly #subscriptions = new Set<LocalSubscription>();
+  readonly #refusals: Refusals;
+  readonly #localSockets = new WeakSet<object>();
+  readonly #neighbours = new WeakMap<object, Neighbour>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
+  #neighbourListener: NeighbourListener | undefined;
 
   constructor(
     deps: { readonly log: Log },
@@ -44,19 +82,30 @@ export class EmbeddedBroker implements MqttTransport {
   ) {
     this.#log = deps.log;
     this.#options = options;
+    this.#refusals = new Refusals(deps.log);
   }
 
   get isConnected(): boolean {
-    return this.#server !== undefined;
+    return this.#aedes !== undefined;
   }
 
-  /** `mqtt://host:port` of the running broker. */
+  /** `mqtt://host:port` for local clients. */
   get url(): string {
-    const address = this.#server?.address();
-    if (address === null || typeof address !== 'object') {
-      throw new MqttError('mqtt-not-connected', 'the embedded broker is not running');
-    }
-    return `mqtt://${address.address}:${address.port}`;
+    const address = hostAndPortOf(this.#server);
+    if (address === undefined) throw notRunning();
+    return `mqtt://${address}`;
+  }
+
+  /** `mqtts://host:port` for neighbours. */
+  get neighbourUrl(): string {
+    const address = hostAndPortOf(this.#neighbourListener?.server);
+    if (address === undefined) throw notRunning();
+    return `mqtts://${address}`;
+  }
+
+  /** Connections and packets of neighbours that were refused since the broker was built. */
+  get refusals(): Pick<Refusals, 'count' | 'total'> {
+    return this.#refusals;
   }
 
   /** @throws MqttError `mqtt-listen-failed`, for instance when another process has the port. */
@@ -64,65 +113,158 @@ export class EmbeddedBroker implements MqttTransport {
     const aedes = await Aedes.createBroker({
       // One message in flight for each publisher is our own rule, so nothing else needs to be held back here.
       concurrency: 0,
+      connectTimeout: connectPacketTimeoutMs,
       drainTimeout: this.#options.drainTimeoutMs,
       heartbeatInterval: 60_000,
+      ...this.#authorization(),
     });
-    const server = createServer({ noDelay: true }, (socket) => {
-      this.#sockets.add(socket);
-      socket.on('close', () => {
-        this.#sockets.delete(socket);
-      });
-      aedes.handle(socket);
-    });
-    server.maxConnections = this.#options.connectionsMax;
     const authorizePublish = aedes.authorizePublish.bind(aedes);
     aedes.authorizePublish = (client, packet, done) => {
-      authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+      const refusal = this.#publishRefusal(client, packet);
+      if (refusal === undefined) {
+        authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+      } else {
+        done(refusal);
+      }
     };
     aedes.on('clientError', (client, error) => {
       this.#log.debug('mqtt-client-error', { client: client.id, cause: error.message });
     });
-    this.#aedes = aedes;
     try {
-      await listen(server, this.#options.host, this.#options.port);
+      if (this.#options.listensLocally !== false) await this.#listenLocally(aedes);
+      await this.#listenToNeighbours(aedes);
     } catch (cause) {
-      aedes.close();
-      const { host, port } = this.#options;
-      throw new MqttError(
-        'mqtt-listen-failed',
-        `cannot listen on ${host}:${port}: choose another port or stop what uses it`,
-        { cause, context: { host, port } },
-      );
+      await this.#close(aedes);
+      throw cause;
     }
-    this.#server = server;
+    for (const subscription of this.#subscriptions) await subscribeTo(aedes, subscription);
+    this.#aedes = aedes;
     for (const listener of this.#listeners) listener(true);
   }
 
   async stop(): Promise<void> {
-    const server = this.#server;
     const aedes = this.#aedes;
-    if (server === undefined || aedes === undefined) return;
-    this.#server = undefined;
+    if (aedes === undefined) return;
     this.#aedes = undefined;
     for (const listener of this.#listeners) listener(false);
-    const closed = new Promise<void>((resolve) => {
-      server.close(() => {
-        resolve();
-      });
+    await this.#close(aedes);
+  }
+
+  async #listenLocally(aedes: Aedes): Promise<void> {
+    const server = createServer({ noDelay: true }, (socket) => {
+      this.#localSockets.add(socket);
+      this.#handle(aedes, socket);
     });
+    server.maxConnections = this.#options.connectionsMax;
+    await listen(server, this.#options.host, this.#options.port);
+    this.#server = server;
+  }
+
+  async #listenToNeighbours(aedes: Aedes): Promise<void> {
+    if (this.#options.neighbours === undefined) return;
+    const onNeighbour = (socket: Socket, neighbour: Neighbour): void => {
+      this.#neighbours.set(socket, neighbour);
+      this.#handle(aedes, socket);
+    };
+    const deps = { refusals: this.#refusals, onNeighbour };
+    const listener = new NeighbourListener(deps, this.#options.neighbours);
+    await listener.start();
+    this.#neighbourListener = listener;
+  }
+
+  #handle(aedes: Aedes, socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.on('close', () => {
+      this.#sockets.delete(socket);
+    });
+    aedes.handle(socket);
+  }
+
+  async #close(aedes: Aedes): Promise<void> {
+    const server = this.#server;
+    const neighbours = this.#neighbourListener;
+    this.#server = undefined;
+    this.#neighbourListener = undefined;
+    const closed = new Promise<void>((resolve) => {
+      if (server === undefined) resolve();
+      else {
+        server.close(() => {
+          resolve();
+        });
+      }
+    });
+    const neighboursClosed = neighbours?.stop().closed;
     await new Promise<void>((resolve) => {
       aedes.close(resolve);
     });
     for (const socket of this.#sockets) socket.destroy();
     await closed;
+    await neighboursClosed;
+  }
+
+  /** Local clients may do anything; a client that is neither local nor a known neighbour may do nothing. */
+  #authorization(): Partial<AedesOptions> {
+    return {
+      preConnect: (client, packet, done) => {
+        if (this.#isLocal(client)) {
+          done(null, true);
+          return;
+        }
+        const neighbour = this.#neighbours.get(client.conn);
+        // Clean sessions without a will leave nothing behind in the broker.
+        if (neighbour === undefined || !packet.clean || packet.will !== undefined) {
+          done(this.#refuse('protocol', neighbour), false);
+          return;
+        }
+        // A client id that is in use takes over its connection: no neighbour may choose one of somebody else.
+        packet.clientId = `${neighbour.relation}/${packet.clientId}`;
+        done(null, true);
+      },
+      authorizeSubscribe: (client, subscription, done) => {
+        if (this.#isLocal(client)) {
+          done(null, subscription);
+          return;
+        }
+        const neighbour = this.#neighbours.get(client.conn);
+        if (neighbour === undefined || !mayRead(neighbour, subscription.topic)) {
+          done(this.#refuse('subscribe-not-allowed', neighbour));
+        } else if (filterCountOf(client) >= filtersPerClientMax) {
+          done(this.#refuse('protocol', neighbour));
+        } else {
+          done(null, subscription);
+        }
+      },
+      authorizeForward: (client, packet) => {
+        if (this.#isLocal(client)) return packet;
+        const neighbour = this.#neighbours.get(client.conn);
+        return neighbour !== undefined && mayRead(neighbour, packet.topic) ? packet : null;
+      },
+    };
+  }
+
+  #publishRefusal(client: Client | null, packet: PublishPacket): Error | undefined {
+    if (client === null || this.#isLocal(client)) return undefined;
+    const neighbour = this.#neighbours.get(client.conn);
+    if (neighbour === undefined || !mayPublish(neighbour, packet.topic)) {
+      return this.#refuse('publish-not-allowed', neighbour);
+    }
+    return packet.retain || packet.qos > 1 ? this.#refuse('protocol', neighbour) : undefined;
+  }
+
+  #isLocal(client: Client): boolean {
+    return this.#localSockets.has(client.conn);
+  }
+
+  /** The error makes Aedes close the connection. */
+  #refuse(reason: RefusalReason, neighbour: Neighbour | undefined): Error {
+    this.#refusals.add(reason, neighbour === undefined ? {} : { relation: neighbour.relation });
+    return new Error(reason);
   }
 
   /** At the broker, which is all that QoS 1 promises, it is at once: so all messages take one way and keep their order. */
   publish(topic: string, payload: Uint8Array, _qos: QualityOfService): Promise<void> {
     const aedes = this.#aedes;
-    if (aedes === undefined || this.#server === undefined) {
-      return Promise.reject(notRunning());
-    }
+    if (aedes === undefined) return Promise.reject(notRunning());
     return new Promise((resolve, reject) => {
       const packet = {
         cmd: 'publish' as const,
@@ -144,17 +286,17 @@ export class EmbeddedBroker implements MqttTransport {
     _qos: QualityOfService,
     handler: MessageHandler,
   ): Promise<Cancel> {
-    const aedes = this.#aedes;
-    if (aedes === undefined) throw notRunning();
     const deliver = (packet: AedesPublishPacket, done: () => void): void => {
       handler(packet.topic, asBuffer(packet.payload));
       done();
     };
-    await new Promise<void>((resolve) => {
-      aedes.subscribe(filter, deliver, resolve);
-    });
+    const subscription = { filter, deliver };
+    this.#subscriptions.add(subscription);
+    if (this.#aedes !== undefined) await subscribeTo(this.#aedes, subscription);
     return () => {
-      if (this.#aedes === aedes) aedes.unsubscribe(filter, deliver, () => {});
+      if (this.#subscriptions.delete(subscription)) {
+        this.#aedes?.unsubscribe(filter, deliver, () => {});
+      }
     };
   }
 
@@ -175,6 +317,12 @@ function sequenceOf(qos: number): string {
   return `qos-${qos}`;
 }
 
+function subscribeTo(aedes: Aedes, { filter, deliver }: LocalSubscription): Promise<void> {
+  return new Promise((resolve) => {
+    aedes.subscribe(filter, deliver, resolve);
+  });
+}
+
 function asBuffer(payload: Uint8Array | string): Buffer {
   if (typeof payload === 'string') return Buffer.from(payload, 'utf8');
   return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
@@ -193,12 +341,10 @@ function publishFailed(topic: string, cause: Error): MqttError {
   });
 }
 
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ host, port }, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
+/** Aedes keeps them by filter. */
+function filterCountOf(client: Client): number {
+  const subscriptions: unknown = 'subscriptions' in client ? client.subscriptions : undefined;
+  return typeof subscriptions === 'object' && subscriptions !== null
+    ? Object.keys(subscriptions).length
+    : 0;
 }

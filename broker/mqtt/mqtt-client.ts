@@ -1,5 +1,5 @@
-import { connect as connectTcp } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
 
 import {
   MqttClient as Connection,
@@ -7,6 +7,7 @@ import {
   type MqttClient as MqttConnection,
 } from 'mqtt';
 
+import type { TlsIdentity } from '../../common/identity/tls-identity.ts';
 import {
   backoffDelayMs,
   reconnectPolicy,
@@ -21,6 +22,8 @@ import {
   type MqttTransport,
   type QualityOfService,
 } from './mqtt-transport.ts';
+import { contextOf } from './neighbour-listener.ts';
+import { guardPacketSize } from './packet-size-guard.ts';
 import { topicMatches } from './topics.ts';
 
 export interface MqttClientOptions {
@@ -32,6 +35,17 @@ export interface MqttClientOptions {
   readonly keepaliveSeconds: number;
   readonly connectTimeoutMs: number;
   readonly reconnect: BackoffPolicy;
+  /** Mutual TLS with the neighbour of a relation: the url is `mqtts:`. Without, `mqtts:` trusts the system's authorities. */
+  readonly neighbour?: NeighbourConnection;
+}
+
+/** Who must be at the other end. */
+export interface NeighbourConnection {
+  readonly identity: TlsIdentity;
+  /** The server's certificate must come from the authority pinned for it; its host name is not looked at. */
+  readonly relation: string;
+  /** A packet that announces more ends the connection before it is read. */
+  readonly packetBytesMax: number;
 }
 
 export const mqttClientDefaults = {
@@ -68,6 +82,8 @@ export class MqttClient implements MqttTransport {
   #isStopped = true;
   #failedAttempts = 0;
   #cancelRetry: Cancel = () => {};
+  #cancelOnChange: Cancel = () => {};
+  #socket: Socket | undefined;
 
   constructor(
     deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
@@ -85,6 +101,12 @@ export class MqttClient implements MqttTransport {
 
   start(): Promise<void> {
     this.#isStopped = false;
+    const { neighbour } = this.#options;
+    if (neighbour !== undefined) {
+      this.#cancelOnChange = neighbour.identity.onChange(() => {
+        this.#onTrustChange(neighbour);
+      });
+    }
     this.#connect();
     return Promise.resolve();
   }
@@ -92,6 +114,7 @@ export class MqttClient implements MqttTransport {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#cancelRetry();
+    this.#cancelOnChange();
     const connection = this.#connection;
     this.#connection = undefined;
     this.#setConnected(false);
@@ -199,17 +222,40 @@ export class MqttClient implements MqttTransport {
     }
   }
 
-  #openSocket(): ReturnType<typeof connectTcp> {
-    const { hostname: host, port, protocol } = new URL(this.#options.url);
+  #openSocket(): Socket {
+    const { hostname, port, protocol } = new URL(this.#options.url);
+    const { neighbour } = this.#options;
     const isTls = protocol === 'mqtts:';
     const target = {
-      host,
+      // A URL has IPv6 addresses in brackets.
+      host: hostname.replace(/^\[(.*)\]$/, '$1'),
       port: port === '' ? defaultPort[isTls ? 'mqtts:' : 'mqtt:'] : Number(port),
       noDelay: true,
     };
-    const socket = isTls ? connectTls({ ...target, servername: host }) : connectTcp(target);
+    let socket: Socket;
+    if (neighbour !== undefined) socket = connectToNeighbour(target, neighbour);
+    else if (isTls) socket = connectTls({ ...target, servername: target.host });
+    else socket = connectTcp(target);
     socket.setNoDelay(true);
+    if (neighbour !== undefined) {
+      guardPacketSize(socket, neighbour.packetBytesMax, () => {
+        const { relation } = neighbour;
+        this.#log.warn('neighbour-refused', { reason: 'packet-too-large', relation });
+      });
+    }
+    this.#socket = socket;
     return socket;
+  }
+
+  /** New own material is used from the next connection on; the present one ends only when its peer is trusted no longer. */
+  #onTrustChange({ identity, relation }: NeighbourConnection): void {
+    const socket = this.#socket;
+    if (socket === undefined || socket.destroyed || !('getPeerX509Certificate' in socket)) return;
+    const certificate = (socket as TLSSocket).getPeerX509Certificate();
+    if (certificate === undefined) return;
+    if (identity.relationOf(certificate.raw, 'live') === relation) return;
+    this.#log.warn('neighbour-refused', { reason: 'trust-withdrawn', relation });
+    socket.destroy();
   }
 
   #connectionOptions(): IClientOptions {
@@ -239,6 +285,26 @@ export class MqttClient implements MqttTransport {
       retryable: true,
     });
   }
+}
+
+/**
+ * Which site answers is decided by its authority and never by the name that was dialled, which is therefore not sent
+ * either (SNI is in the clear).
+ */
+function connectToNeighbour(
+  target: { readonly host: string; readonly port: number },
+  { identity, relation }: NeighbourConnection,
+): TLSSocket {
+  return connectTls({
+    ...target,
+    ...contextOf(identity.material()),
+    rejectUnauthorized: true,
+    servername: '',
+    checkServerIdentity: (_host, certificate) =>
+      identity.relationOf(certificate.raw) === relation
+        ? undefined
+        : new Error(`the server is not the neighbour of relation ${relation}`),
+  });
 }
 
 /** SUBACK return codes from here on are failures (MQTT 3.1.1, 3.9.3). */

@@ -1,8 +1,18 @@
 import { afterEach, expect, test } from 'vitest';
 
 import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
-import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
+import {
+  MqttClient,
+  mqttClientDefaults,
+  type NeighbourConnection,
+} from '../../../broker/mqtt/mqtt-client.ts';
 import type { MqttTransport } from '../../../broker/mqtt/mqtt-transport.ts';
+import {
+  neighbourListenerDefaults,
+  type NeighbourListenerOptions,
+} from '../../../broker/mqtt/neighbour-listener.ts';
+import type { FileTlsIdentity } from '../../../common/identity/file-tls-identity.ts';
+import { buildSiteIdentity } from '../../../common/identity/site-identity.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
@@ -13,11 +23,13 @@ import {
   startExternalBroker,
 } from '../../support/external-broker.ts';
 import { describeUnless, type Obstacle } from '../../support/requirements.ts';
+import { makeNeighbours, makeSite } from '../../support/sites.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
-/** A broker, and how one side of a relation reaches it. */
+/** A broker, and how the two sides of a relation reach it: `side` the producer, `peer` the consumer, started. */
 interface Setting {
   readonly side: MqttTransport;
-  readonly url: string;
+  readonly peer: () => Promise<MqttTransport>;
   readonly stopBroker: () => Promise<void>;
   readonly restartBroker: () => Promise<void>;
 }
@@ -29,11 +41,12 @@ afterEach(async () => {
   for (const stop of cleanUp.splice(0).toReversed()) await stop();
 });
 
-function client(url: string): MqttClient {
+function client(url: string, neighbour?: NeighbourConnection): MqttClient {
   const deps = { clock: new SystemClock(), random: new SystemRandom(), log: silentLog };
   const transport = new MqttClient(deps, {
     ...mqttClientDefaults,
     url,
+    ...(neighbour === undefined ? {} : { neighbour }),
     reconnect: { initialMs: 10, maxMs: 100, attemptsMax: Number.POSITIVE_INFINITY },
   });
   cleanUp.push(() => transport.stop());
@@ -52,7 +65,7 @@ const embeddedSide: StartSetting = async () => {
   const { url } = broker;
   return {
     side: broker,
-    url,
+    peer: () => started(client(url)),
     stopBroker: () => broker.stop(),
     restartBroker: () => broker.start(),
   };
@@ -65,13 +78,86 @@ const clientOfEmbedded: StartSetting = async () => {
   await side.start();
   return {
     side,
-    url: broker.url,
+    peer: () => started(client(broker.url)),
     stopBroker: () => broker.stop(),
     restartBroker: async () => {
       broker = await embedded(port);
     },
   };
 };
+
+/** The producer's own broker with both listeners, the consumer dialling in over mutual TLS. */
+const tlsWithLocalSide: StartSetting = async () => {
+  const { producer, consumer } = await neighbours();
+  const listener = { ...tlsListener(producer), port: await freePort() };
+  const broker = new EmbeddedBroker(
+    { log: silentLog },
+    { ...embeddedBrokerDefaults, neighbours: listener },
+  );
+  await broker.start();
+  cleanUp.push(() => broker.stop());
+  const { neighbourUrl } = broker;
+  return {
+    side: broker,
+    peer: () =>
+      started(client(neighbourUrl, { identity: consumer, relation: 'a', packetBytesMax })),
+    stopBroker: () => broker.stop(),
+    restartBroker: () => broker.start(),
+  };
+};
+
+/** As behind a firewall: the producer dials the consumer's broker, whose own side is in the process. */
+const tlsFromProducer: StartSetting = async () => {
+  const { producer, consumer } = await neighbours();
+  const listener = { ...tlsListener(consumer), port: await freePort() };
+  const broker = new EmbeddedBroker(
+    { log: silentLog },
+    { ...embeddedBrokerDefaults, listensLocally: false, neighbours: listener },
+  );
+  await broker.start();
+  cleanUp.push(() => broker.stop());
+  const side = client(broker.neighbourUrl, { identity: producer, relation: 'a', packetBytesMax });
+  await side.start();
+  return {
+    side,
+    peer: () => Promise.resolve(broker),
+    stopBroker: () => broker.stop(),
+    restartBroker: () => broker.start(),
+  };
+};
+
+const { packetBytesMax } = neighbourListenerDefaults;
+
+function tlsListener(identity: FileTlsIdentity): NeighbourListenerOptions {
+  return {
+    ...neighbourListenerDefaults,
+    host: '127.0.0.1',
+    identity,
+    roleOf: (relation) =>
+      identity.document.neighbours.find((each) => each.relation === relation)?.role,
+  };
+}
+
+/** Two sites with real authorities that trust each other. */
+async function neighbours(): Promise<{ producer: FileTlsIdentity; consumer: FileTlsIdentity }> {
+  const parent = temporaryDirectory();
+  cleanUp.push(() => Promise.resolve(parent[Symbol.dispose]()));
+  const directories = await Promise.all(
+    ['producer', 'consumer'].map((name) => makeSite(parent.path, name)),
+  );
+  const [producer = '', consumer = ''] = directories;
+  await makeNeighbours('a', producer, consumer);
+  const deps = { clock: new SystemClock(), log: silentLog };
+  const identities = directories.map((directory) => {
+    const { identity, service } = buildSiteIdentity(deps, directory);
+    cleanUp.push(() => service.stop());
+    return { identity, service };
+  });
+  for (const { service } of identities) await service.start();
+  const [first, second] = identities;
+  if (first === undefined || second === undefined) throw new Error('two sites');
+  return { producer: first.identity, consumer: second.identity };
+}
 
 function clientOfExternal(kind: 'mosquitto' | 'nats-server', program: string): StartSetting {
   return async () => {
@@ -82,7 +168,7 @@ function clientOfExternal(kind: 'mosquitto' | 'nats-server', program: string): S
     await side.start();
     return {
       side,
-      url: broker.url,
+      peer: () => started(client(broker.url)),
       stopBroker: () => broker.stop(),
       restartBroker: async () => {
         broker = await startExternalBroker(kind, program, port);
@@ -91,16 +177,24 @@ function clientOfExternal(kind: 'mosquitto' | 'nats-server', program: string): S
   };
 }
 
-async function connected(start: StartSetting): Promise<Setting & { readonly peer: MqttTransport }> {
+async function started(transport: MqttTransport): Promise<MqttTransport> {
+  await transport.start();
+  return transport;
+}
+
+async function connected(
+  start: StartSetting,
+): Promise<Omit<Setting, 'peer'> & { readonly peer: MqttTransport }> {
   const setting = await start();
-  const peer = client(setting.url);
-  await peer.start();
+  const peer = await setting.peer();
   await eventually(() => setting.side.isConnected && peer.isConnected, { timeoutMs: 10_000 });
   return { ...setting, peer };
 }
 
 contract('embedded broker, inside', embeddedSide);
 contract('client of the embedded broker', clientOfEmbedded);
+contract('embedded broker, inside, its peer over mutual TLS', tlsWithLocalSide);
+contract('client over mutual TLS of an embedded broker that has nothing else', tlsFromProducer);
 for (const kind of ['mosquitto', 'nats-server'] as const) {
   const prepared = prepareExternalBroker(kind);
   const program = prepared.ok ? prepared.program : '';
@@ -117,15 +211,15 @@ function contract(title: string, start: StartSetting, obstacle?: Obstacle): void
       const take = (topic: string, bytes: Uint8Array): void => {
         received.push([topic, Uint8Array.from(bytes)]);
       };
-      await side.subscribe('n/rel-1/up/+', qos, take);
-      await peer.subscribe('n/rel-1/down/#', qos, take);
-      await side.publish('n/rel-1/down/range/r_1', payload, qos);
+      await side.subscribe('n/a/up/+', qos, take);
+      await peer.subscribe('n/a/down/#', qos, take);
+      await side.publish('n/a/down/range/r_1', payload, qos);
       await eventually(() => received.length === 1, { timeoutMs: 5_000 });
-      await peer.publish('n/rel-1/up/control', new Uint8Array(), qos);
+      await peer.publish('n/a/up/control', new Uint8Array(), qos);
       await eventually(() => received.length === 2, { timeoutMs: 5_000 });
       expect(received).toEqual([
-        ['n/rel-1/down/range/r_1', payload],
-        ['n/rel-1/up/control', new Uint8Array()],
+        ['n/a/down/range/r_1', payload],
+        ['n/a/up/control', new Uint8Array()],
       ]);
     });
 
@@ -138,7 +232,7 @@ function contract(title: string, start: StartSetting, obstacle?: Obstacle): void
       for (let index = 0; index < 500; index += 1) {
         const bytes = Buffer.alloc(4);
         bytes.writeUInt32LE(index);
-        await side.publish(index % 2 === 0 ? 'n/a/down/live' : 'n/b/down/live', bytes, 0);
+        await side.publish(index % 2 === 0 ? 'n/a/down/live' : 'n/a/down/other', bytes, 0);
       }
       await eventually(() => received.length === 250, { timeoutMs: 10_000 });
       expect(received).toEqual(Array.from({ length: 250 }, (_, index) => index * 2));

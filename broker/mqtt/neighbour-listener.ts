@@ -1,0 +1,221 @@
+import type { Server as NetServer } from 'node:net';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+
+import type { TlsIdentity, TlsMaterial } from '../../common/identity/tls-identity.ts';
+import type { Cancel } from '../../common/runtime/clock.ts';
+import type { Log } from '../../common/runtime/log.ts';
+import { listen } from './listen.ts';
+import type { Neighbour, NeighbourRole } from './neighbour-rights.ts';
+import { guardPacketSize } from './packet-size-guard.ts';
+
+export interface NeighbourListenerOptions {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly identity: TlsIdentity;
+  /** What the neighbour is in this relation; undefined refuses it. Asked at each connection. */
+  readonly roleOf: (relation: string) => NeighbourRole | undefined;
+  /** All sockets together, those in a handshake included; more are closed at once. */
+  readonly connectionsMax: number;
+  /** Further connections of the same relation are refused. */
+  readonly connectionsPerNeighbourMax: number;
+  /** A peer whose handshake takes longer is cut. */
+  readonly handshakeTimeoutMs: number;
+  /** A packet that announces more is refused with its connection, before it is read. */
+  readonly packetBytesMax: number;
+}
+
+export const neighbourListenerDefaults = {
+  port: 8_883,
+  connectionsMax: 256,
+  connectionsPerNeighbourMax: 8,
+  handshakeTimeoutMs: 5_000,
+  packetBytesMax: 4 * 1_024 * 1_024,
+} as const;
+
+/** Why a connection or a packet of a neighbour was refused. */
+export type RefusalReason =
+  | 'handshake-failed'
+  | 'unknown-peer'
+  | 'no-role'
+  | 'too-many-connections'
+  | 'trust-withdrawn'
+  | 'packet-too-large'
+  | 'protocol'
+  | 'publish-not-allowed'
+  | 'subscribe-not-allowed';
+
+/** Counts and logs refusals, by reason. The log has the relation, never what was refused. */
+export class Refusals {
+  readonly #log: Log;
+  readonly #counts = new Map<RefusalReason, number>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  add(
+    reason: RefusalReason,
+    fields: { readonly relation?: string; readonly cause?: string },
+  ): void {
+    this.#counts.set(reason, this.count(reason) + 1);
+    this.#log.warn('neighbour-refused', { reason, ...fields });
+  }
+
+  count(reason: RefusalReason): number {
+    return this.#counts.get(reason) ?? 0;
+  }
+
+  get total(): number {
+    return [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
+  }
+}
+
+/**
+ * Accepts neighbours over mutual TLS 1.3. Trust is asked for twice: OpenSSL checks the chain to a pinned authority
+ * during the handshake, `relationOf` then name, validity, revocation and relation. When trust changes, the secure
+ * context is swapped and connections of whoever is trusted no longer are cut; all others go on.
+ *
+ *   TCP --handshake, timeout--> chain verified --relationOf, roleOf, maxima--> onNeighbour
+ *    \------------------------------\----------------------\----refused, counted----> closed
+ */
+export class NeighbourListener {
+  readonly #options: NeighbourListenerOptions;
+  readonly #refusals: Refusals;
+  readonly #onNeighbour: (socket: TLSSocket, neighbour: Neighbour) => void;
+  readonly #connections = new Map<TLSSocket, Neighbour & { readonly certificate: Uint8Array }>();
+  #server: Server | undefined;
+  #material: TlsMaterial | undefined;
+  #cancelOnChange: Cancel = () => {};
+
+  constructor(
+    deps: {
+      readonly refusals: Refusals;
+      readonly onNeighbour: (socket: TLSSocket, neighbour: Neighbour) => void;
+    },
+    options: NeighbourListenerOptions,
+  ) {
+    this.#refusals = deps.refusals;
+    this.#onNeighbour = deps.onNeighbour;
+    this.#options = options;
+  }
+
+  /** Where it listens; undefined while it does not. */
+  get server(): NetServer | undefined {
+    return this.#server;
+  }
+
+  /** @throws MqttError `mqtt-listen-failed` */
+  async start(): Promise<void> {
+    const { identity, host, port, connectionsMax, handshakeTimeoutMs } = this.#options;
+    this.#material = identity.material();
+    const server = createServer(
+      {
+        ...contextOf(this.#material),
+        requestCert: true,
+        rejectUnauthorized: true,
+        handshakeTimeout: handshakeTimeoutMs,
+        noDelay: true,
+      },
+      (socket) => {
+        this.#accept(socket);
+      },
+    );
+    server.maxConnections = connectionsMax;
+    server.on('tlsClientError', (error, socket) => {
+      this.#refusals.add('handshake-failed', { cause: error.message });
+      socket.destroy();
+    });
+    await listen(server, host, port);
+    this.#server = server;
+    this.#cancelOnChange = identity.onChange(() => {
+      this.#onTrustChange();
+    });
+    // What changed while the socket was being opened.
+    this.#onTrustChange();
+  }
+
+  /** Stops accepting; `closed` resolves when the last connection is gone. */
+  stop(): { readonly closed: Promise<void> } {
+    const server = this.#server;
+    this.#server = undefined;
+    this.#cancelOnChange();
+    if (server === undefined) return { closed: Promise.resolve() };
+    return {
+      closed: new Promise((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+      }),
+    };
+  }
+
+  #accept(socket: TLSSocket): void {
+    // Errors of a socket that is refused below have no other listener.
+    socket.on('error', () => {});
+    const { identity, roleOf, connectionsPerNeighbourMax, packetBytesMax } = this.#options;
+    const certificate = socket.getPeerX509Certificate()?.raw;
+    const relation = certificate === undefined ? undefined : identity.relationOf(certificate);
+    if (certificate === undefined || relation === undefined) {
+      this.#refuse(socket, 'unknown-peer');
+      return;
+    }
+    const role = roleOf(relation);
+    if (role === undefined) {
+      this.#refuse(socket, 'no-role', relation);
+      return;
+    }
+    const open = [...this.#connections.values()].filter((each) => each.relation === relation);
+    if (open.length >= connectionsPerNeighbourMax) {
+      this.#refuse(socket, 'too-many-connections', relation);
+      return;
+    }
+    const neighbour = { relation, role };
+    this.#connections.set(socket, { ...neighbour, certificate });
+    socket.on('close', () => {
+      this.#connections.delete(socket);
+    });
+    guardPacketSize(socket, packetBytesMax, () => {
+      this.#refusals.add('packet-too-large', { relation });
+    });
+    this.#onNeighbour(socket, neighbour);
+  }
+
+  #onTrustChange(): void {
+    const { identity, roleOf } = this.#options;
+    const material = identity.material();
+    if (material !== this.#material) {
+      this.#material = material;
+      this.#server?.setSecureContext(contextOf(material));
+    }
+    for (const [socket, { relation, role, certificate }] of this.#connections) {
+      const isTrusted =
+        identity.relationOf(certificate, 'live') === relation && roleOf(relation) === role;
+      if (!isTrusted) this.#refuse(socket, 'trust-withdrawn', relation);
+    }
+  }
+
+  #refuse(socket: TLSSocket, reason: RefusalReason, relation?: string): void {
+    this.#refusals.add(reason, relation === undefined ? {} : { relation });
+    socket.destroy();
+  }
+}
+
+/** What both sides of a connection between sites give to Node's TLS. */
+export function contextOf(material: TlsMaterial): {
+  cert: string;
+  key: string;
+  ca: string[];
+  crl?: string[];
+  minVersion: 'TLSv1.3';
+  maxVersion: 'TLSv1.3';
+} {
+  return {
+    cert: material.cert,
+    key: material.key,
+    ca: [...material.ca],
+    ...(material.crl.length === 0 ? {} : { crl: [...material.crl] }),
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+  };
+}

@@ -1,0 +1,60 @@
+import type { Cancel, Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Service } from '../runtime/service.ts';
+import type { SiteAuthority } from './site-authority.ts';
+
+const defaultCheckIntervalMs = 60_000;
+
+/** Renews a site's leaf, signing certificate and revocation list while its process runs. */
+export class IdentityKeeper implements Service {
+  readonly name = 'identity-keeper';
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #authority: SiteAuthority;
+  readonly #checkIntervalMs: number;
+  readonly #onRenewed: () => Promise<void>;
+  #working: Promise<void> = Promise.resolve();
+  #cancel: Cancel = () => {};
+
+  constructor(
+    deps: {
+      readonly clock: Clock;
+      readonly log: Log;
+      readonly authority: SiteAuthority;
+      /** Called after files have changed, so that nobody waits for the next poll. */
+      readonly onRenewed: () => Promise<void>;
+    },
+    checkIntervalMs: number = defaultCheckIntervalMs,
+  ) {
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#authority = deps.authority;
+    this.#onRenewed = deps.onRenewed;
+    this.#checkIntervalMs = checkIntervalMs;
+  }
+
+  /** Renews what is due before it resolves. @throws IdentityError */
+  async start(): Promise<void> {
+    await this.#authority.renewWhatIsDue();
+    this.#cancel = this.#clock.every(this.#checkIntervalMs, () => {
+      this.#working = this.#working.then(() => this.#check());
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#cancel();
+    await this.#working;
+  }
+
+  async #check(): Promise<void> {
+    try {
+      const renewed = await this.#authority.renewWhatIsDue();
+      if (renewed.length === 0) return;
+      this.#log.info('identity-renewed', { renewed });
+      await this.#onRenewed();
+    } catch (error) {
+      const cause = error instanceof Error ? error.message : String(error);
+      this.#log.error('identity-renewal-failed', { cause });
+    }
+  }
+}

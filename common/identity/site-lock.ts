@@ -1,0 +1,62 @@
+import { open, readFile, rm } from 'node:fs/promises';
+
+import type { Clock } from '../runtime/clock.ts';
+import { systemErrorCode } from '../runtime/operating-error.ts';
+import { IdentityError } from './identity-error.ts';
+import type { SiteFiles } from './site-files.ts';
+
+const attemptsMax = 100;
+const retryMs = 50;
+
+/**
+ * Runs `task` while no other process or task changes the site's identity. A lock whose process is gone is taken over.
+ * @throws IdentityError `site-locked` after five seconds.
+ */
+export async function withSiteLock<Result>(
+  clock: Clock,
+  files: SiteFiles,
+  task: () => Promise<Result>,
+): Promise<Result> {
+  for (let attempt = 0; !(await tryToLock(files.lock)); attempt += 1) {
+    if (attempt >= attemptsMax) {
+      throw new IdentityError(
+        'site-locked',
+        `${files.lock} is held by another process: try again, or remove it when none runs`,
+        { retryable: true },
+      );
+    }
+    await clock.sleep(retryMs);
+  }
+  try {
+    return await task();
+  } finally {
+    await rm(files.lock, { force: true });
+  }
+}
+
+async function tryToLock(path: string): Promise<boolean> {
+  try {
+    const file = await open(path, 'wx', 0o600);
+    await file.writeFile(String(process.pid));
+    await file.close();
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EEXIST') throw error;
+  }
+  if (await isHeld(path)) return false;
+  await rm(path, { force: true });
+  return false;
+}
+
+async function isHeld(path: string): Promise<boolean> {
+  try {
+    const holder = Number(await readFile(path, 'utf8'));
+    // Just created, its process id not yet written.
+    if (!Number.isSafeInteger(holder) || holder <= 0) return true;
+    process.kill(holder, 0);
+    return true;
+  } catch (error) {
+    // ESRCH: the holder is gone. EPERM: it lives, and belongs to somebody else. ENOENT: released meanwhile.
+    return systemErrorCode(error) === 'EPERM';
+  }
+}
