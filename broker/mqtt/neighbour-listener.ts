@@ -123,7 +123,9 @@ export class NeighbourListener {
     );
     server.maxConnections = connectionsMax;
     server.on('tlsClientError', (error, socket) => {
-      this.#refusals.add('handshake-failed', { cause: error.message });
+      // A chain that does not verify shows as a hang-up only.
+      const cause = socket.authorizationError ?? error.message;
+      this.#refusals.add('handshake-failed', { cause: String(cause) });
       socket.destroy();
     });
     await listen(server, host, port);
