@@ -394,8 +394,7 @@ describe('the subtree of a relation', () => {
   );
 
   test('a producer that dials its consumer has the other direction, and no more', async () => {
-    const { c, p, producer, consumer } = await relation();
-    expect([c, p].length).toBe(2);
+    const { producer, consumer } = await relation();
     const broker = await federation.broker(consumer);
     const client = await federation.client(producer, 'p-c', broker.neighbourUrl);
     await eventually(() => client.isConnected, { timeoutMs });

@@ -146,7 +146,7 @@ describe('FileTlsIdentity', () => {
     const { a, b } = await sites();
     const atA = await started(a);
     const authority = new SiteAuthority({ clock }, b);
-    for (let hours = 0; hours < 24 * 30; hours += 6) {
+    for (let hours = 0; hours < 24 * 15; hours += 6) {
       stepDays(0.25);
       await authority.renewWhatIsDue();
       expect(atA.relationOf(derOf(siteFiles(b).certificate('leaf')))).toBe('a-b');
