@@ -1,4 +1,5 @@
 import { randomBytes, X509Certificate, createPrivateKey } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
@@ -7,6 +8,7 @@ import { z } from 'zod';
 import { loadConfig } from '../config/load-config.ts';
 import { systemErrorCode } from '../runtime/operating-error.ts';
 import type { KeyedCertificate } from './certificates.ts';
+import { IdentityError } from './identity-error.ts';
 
 /** Names of sites and relations; also MQTT topic levels. */
 export const siteNameSchema = z
@@ -113,8 +115,15 @@ export function siteFiles(directory: string): SiteFiles {
   };
 }
 
-/** @throws ConfigError with every problem of `site.json`. */
+/** @throws IdentityError `site-missing`; ConfigError with every problem of `site.json`. */
 export function readSiteDocument(files: SiteFiles): SiteDocument {
+  if (!existsSync(files.document)) {
+    throw new IdentityError(
+      'site-missing',
+      `${files.document} is not there: isobar site init makes a site, --site DIRECTORY names one`,
+      { needsSetup: true },
+    );
+  }
   return loadConfig(siteDocumentSchema, files.document);
 }
 

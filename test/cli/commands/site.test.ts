@@ -95,6 +95,12 @@ describe('isobar site', () => {
     expect([name.exitCode, listen.exitCode]).toEqual([78, 78]);
   });
 
+  test('a directory without a site says what makes one', async () => {
+    const { exitCode, remarks } = await runIsobar(['site', 'status', '--site', at('nowhere')]);
+    expect(exitCode).toBe(78);
+    expect(remarks.join('\n')).toContain('isobar site init');
+  });
+
   test('two sites trust each other by invitations and fingerprints', async () => {
     await made('site-a', 'site-b');
     expect((await trusted('site-b', 'site-a', 'producer')).exitCode).toBe(0);
