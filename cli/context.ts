@@ -14,6 +14,8 @@ export interface CommandContext {
   /** For commands that run until they are told: aborted by Ctrl-C, and by a reader that closed the pipe. */
   readonly interruptible: () => { readonly signal: AbortSignal; readonly release: () => void };
   readonly readStandardInput: () => Promise<string>;
+  /** One line from the person at the terminal; undefined where there is none. */
+  readonly ask?: (question: string) => Promise<string>;
   /** Exit code other than 0 without an error: the command did print why. */
   readonly setExitCode: (exitCode: number) => void;
 }

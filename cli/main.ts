@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { createInterface } from 'node:readline/promises';
 import { text } from 'node:stream/consumers';
 
 import { SystemClock } from '../common/runtime/clock.ts';
@@ -34,6 +35,7 @@ const context: CommandContext = {
     };
   },
   readStandardInput: () => text(process.stdin),
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
   setExitCode: (exitCode) => {
     process.exitCode = exitCode;
   },
@@ -42,3 +44,12 @@ const context: CommandContext = {
 const exitCode = await runCommandLine(process.argv.slice(2), context);
 // A command that ended well may have set its own.
 if (exitCode !== 0) process.exitCode = exitCode;
+
+async function ask(question: string): Promise<string> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await terminal.question(question);
+  } finally {
+    terminal.close();
+  }
+}

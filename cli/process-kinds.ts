@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 
 import { relayConfigExample, relayConfigSchema } from '../broker/relay/relay-config.ts';
+import { siteDocumentSchema } from '../common/identity/site-files.ts';
 import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
 import { guestAgentConfigSchema } from '../guest-agent/config.ts';
 import { hostCollectorConfigSchema } from '../host-collector/config.ts';
@@ -36,6 +37,23 @@ export const documentKinds: Readonly<Record<string, DocumentKind>> = {
   },
   relay: { schema: relayConfigSchema, example: relayConfigExample },
   'primary-site': { schema: primarySiteConfigSchema, example: primarySiteConfigExample },
+  site: {
+    schema: siteDocumentSchema,
+    example: {
+      apiVersion: 'isobar/v1',
+      kind: 'Site',
+      name: 'site-a',
+      listen: ['site-a.example:8883'],
+      neighbours: [
+        {
+          relation: 'a-b',
+          site: 'site-b',
+          role: 'consumer',
+          trustedAt: '2026-01-01T00:00:00.000Z',
+        },
+      ],
+    },
+  },
   vm: {
     schema: vmDescriptorSchema,
     example: {

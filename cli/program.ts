@@ -9,6 +9,7 @@ import { examples } from './commands/examples.ts';
 import { addGuestStatusCommand } from './commands/guest.ts';
 import { addQueryCommand } from './commands/query.ts';
 import { addRunCommand } from './commands/run-process.ts';
+import { addSiteCommands } from './commands/site.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUpCommand } from './commands/up.ts';
 import { addVmCommands } from './commands/vm.ts';
@@ -42,15 +43,11 @@ export function buildProgram(context: CommandContext): Command {
     program.command('collector').description('the collector on the VM host'),
     'host-collector',
   );
-  addRunCommand(
-    program.command('site').description('the reader at the primary site'),
-    'primary-site',
-  );
-  addRunCommand(
-    program.command('relay').description('an intermediary between VMs and primary sites'),
-    'relay',
-  );
-  addDemoCommand(program, context);
+  const site = program
+    .command('site')
+    .description('identity and neighbours of a site, and the reader at the primary site');
+  addSiteCommands(site, context);
+  addRunCommand(site, 'primary-site');
   addCompletionCommands(program, context);
   addHelpCommand(program);
   examples(program, [

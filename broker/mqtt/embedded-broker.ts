@@ -1,6 +1,12 @@
 import { createServer, type Server, type Socket } from 'node:net';
 
-import { Aedes, type AedesOptions, type AedesPublishPacket, type Client } from 'aedes';
+import {
+  Aedes,
+  type AedesOptions,
+  type AedesPublishPacket,
+  type Client,
+  type PublishPacket,
+} from 'aedes';
 
 import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -114,7 +120,12 @@ export class EmbeddedBroker implements MqttTransport {
     });
     const authorizePublish = aedes.authorizePublish.bind(aedes);
     aedes.authorizePublish = (client, packet, done) => {
-      authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+      const refusal = this.#publishRefusal(client, packet);
+      if (refusal === undefined) {
+        authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+      } else {
+        done(refusal);
+      }
     };
     aedes.on('clientError', (client, error) => {
       this.#log.debug('mqtt-client-error', { client: client.id, cause: error.message });
@@ -209,20 +220,6 @@ export class EmbeddedBroker implements MqttTransport {
         packet.clientId = `${neighbour.relation}/${packet.clientId}`;
         done(null, true);
       },
-      authorizePublish: (client, packet, done) => {
-        if (client === null || this.#isLocal(client)) {
-          done(null);
-          return;
-        }
-        const neighbour = this.#neighbours.get(client.conn);
-        if (neighbour === undefined || !mayPublish(neighbour, packet.topic)) {
-          done(this.#refuse('publish-not-allowed', neighbour));
-        } else if (packet.retain || packet.qos > 1) {
-          done(this.#refuse('protocol', neighbour));
-        } else {
-          done(null);
-        }
-      },
       authorizeSubscribe: (client, subscription, done) => {
         if (this.#isLocal(client)) {
           done(null, subscription);
@@ -243,6 +240,15 @@ export class EmbeddedBroker implements MqttTransport {
         return neighbour !== undefined && mayRead(neighbour, packet.topic) ? packet : null;
       },
     };
+  }
+
+  #publishRefusal(client: Client | null, packet: PublishPacket): Error | undefined {
+    if (client === null || this.#isLocal(client)) return undefined;
+    const neighbour = this.#neighbours.get(client.conn);
+    if (neighbour === undefined || !mayPublish(neighbour, packet.topic)) {
+      return this.#refuse('publish-not-allowed', neighbour);
+    }
+    return packet.retain || packet.qos > 1 ? this.#refuse('protocol', neighbour) : undefined;
   }
 
   #isLocal(client: Client): boolean {

@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { rm } from 'node:fs/promises';
+import { isIP } from 'node:net';
 
 import { z } from 'zod';
 
@@ -217,10 +218,9 @@ export class SiteAuthority {
     if (this.#nowMs() < Date.parse(certificate.validFrom)) return true;
     if (!certificate.verify(new X509Certificate(authority.cert).publicKey)) return true;
     if (stem === 'signing') return false;
-    return !hostsOf(listen).every(
-      (host) =>
-        certificate.checkHost(host) !== undefined || certificate.checkIP(host) !== undefined,
-    );
+    const names = (host: string): string | undefined =>
+      isIP(host) === 0 ? certificate.checkHost(host) : certificate.checkIP(host);
+    return hostsOf(listen).some((host) => names(host) === undefined);
   }
 
   async #issue(

@@ -1,4 +1,5 @@
 import { randomBytes, X509Certificate, createPrivateKey } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
@@ -7,6 +8,7 @@ import { z } from 'zod';
 import { loadConfig } from '../config/load-config.ts';
 import { systemErrorCode } from '../runtime/operating-error.ts';
 import type { KeyedCertificate } from './certificates.ts';
+import { IdentityError } from './identity-error.ts';
 
 /** Names of sites and relations; also MQTT topic levels. */
 export const siteNameSchema = z
@@ -21,14 +23,16 @@ export const addressSchema = z
 
 const neighbourSchema = z.strictObject({
   relation: siteNameSchema.describe(
-    'what both sites call their relation; the name of its MQTT subtree',
+    'What both sites call their relation; the name of its MQTT subtree.',
   ),
-  site: siteNameSchema.describe('name of the neighbour, as in its certificates'),
+  site: siteNameSchema.describe('Name of the neighbour, as in its certificates.'),
   role: z
     .enum(['producer', 'consumer'])
-    .describe('what the neighbour is: frames come from a producer and go to a consumer'),
-  address: addressSchema.optional().describe('where the neighbour listens, when it does'),
-  trustedAt: z.iso.datetime().describe('when its authority was first pinned'),
+    .describe('What the neighbour is: frames come from a producer and go to a consumer.'),
+  address: addressSchema
+    .optional()
+    .describe('Where the neighbour listens, host:port, when it does.'),
+  trustedAt: z.iso.datetime().describe('When its authority was first pinned; ISO 8601.'),
 });
 
 const neighboursMax = 1_000;
@@ -37,15 +41,19 @@ const listenAddressesMax = 16;
 /** `site.json`: who this site is, and whom it knows. Written by `isobar site`. */
 export const siteDocumentSchema = z
   .strictObject({
-    apiVersion: z.literal('isobar/v1'),
-    kind: z.literal('Site'),
-    name: siteNameSchema.describe('name of this site, in all its certificates'),
+    apiVersion: z.literal('isobar/v1').describe('Version of this document.'),
+    kind: z.literal('Site').describe('What it is.'),
+    name: siteNameSchema.describe('Name of this site, in all its certificates.'),
     listen: z
       .array(addressSchema)
       .max(listenAddressesMax)
       .default([])
-      .describe('addresses that neighbours dial; their hosts are in the TLS certificate'),
-    neighbours: z.array(neighbourSchema).max(neighboursMax).default([]),
+      .describe('What neighbours dial, host:port; the hosts are in the TLS certificate.'),
+    neighbours: z
+      .array(neighbourSchema)
+      .max(neighboursMax)
+      .default([])
+      .describe('Sites whose authorities are pinned; written by isobar site trust.'),
   })
   .superRefine(({ neighbours }, context) => {
     const seen = new Set<string>();
@@ -107,8 +115,15 @@ export function siteFiles(directory: string): SiteFiles {
   };
 }
 
-/** @throws ConfigError with every problem of `site.json`. */
+/** @throws IdentityError `site-missing`; ConfigError with every problem of `site.json`. */
 export function readSiteDocument(files: SiteFiles): SiteDocument {
+  if (!existsSync(files.document)) {
+    throw new IdentityError(
+      'site-missing',
+      `${files.document} is not there: isobar site init makes a site, --site DIRECTORY names one`,
+      { needsSetup: true },
+    );
+  }
   return loadConfig(siteDocumentSchema, files.document);
 }
 

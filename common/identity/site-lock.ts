@@ -9,7 +9,8 @@ const attemptsMax = 100;
 const retryMs = 50;
 
 /**
- * Runs `task` while no other process or task changes the site's identity. A lock whose process is gone is taken over.
+ * Runs `task` while no other process or task changes the site's identity. A lock whose process is gone is taken over; two
+ * that take it over at the same instant may both go on, which at worst leaves a pair that the next renewal repairs.
  * @throws IdentityError `site-locked` after five seconds.
  */
 export async function withSiteLock<Result>(
@@ -35,17 +36,22 @@ export async function withSiteLock<Result>(
 }
 
 async function tryToLock(path: string): Promise<boolean> {
+  if (await create(path)) return true;
+  if (await isHeld(path)) return false;
+  await rm(path, { force: true });
+  return create(path);
+}
+
+async function create(path: string): Promise<boolean> {
   try {
     const file = await open(path, 'wx', 0o600);
     await file.writeFile(String(process.pid));
     await file.close();
     return true;
   } catch (error) {
-    if (systemErrorCode(error) !== 'EEXIST') throw error;
+    if (systemErrorCode(error) === 'EEXIST') return false;
+    throw error;
   }
-  if (await isHeld(path)) return false;
-  await rm(path, { force: true });
-  return false;
 }
 
 async function isHeld(path: string): Promise<boolean> {

@@ -17,6 +17,8 @@ export async function runIsobar(
     readonly clock?: Clock;
     readonly columns?: number;
     readonly standardInput?: string;
+    /** What a person at the terminal answers; without, there is no terminal. */
+    readonly answer?: string;
     /** Ends a `watch` once it has printed so many lines, as Ctrl-C does. */
     readonly interruptAfterLines?: number;
   } = {},
@@ -38,7 +40,9 @@ export async function runIsobar(
       remarks.push(text);
     },
   };
+  const { answer } = options;
   const context: CommandContext = {
+    ...(answer === undefined ? {} : { ask: () => Promise.resolve(answer) }),
     clock: options.clock ?? new SystemClock(),
     random: new SystemRandom(),
     environment: {},

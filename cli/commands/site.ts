@@ -1,0 +1,279 @@
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+
+import { Argument, Option, type Command } from 'commander';
+
+import { ConfigError, parseConfig } from '../../common/config/load-config.ts';
+import {
+  fingerprintOf,
+  formatFingerprint,
+  parseFingerprint,
+} from '../../common/identity/fingerprint.ts';
+import {
+  acceptRevocationLists,
+  createInvitation,
+  fingerprintsToCompare,
+  invitationSchema,
+  trustInvitation,
+  withdrawTrust,
+  type Invitation,
+} from '../../common/identity/invitation.ts';
+import { SiteAuthority } from '../../common/identity/site-authority.ts';
+import {
+  readTextIfThere,
+  siteDocumentSchema,
+  siteFiles,
+} from '../../common/identity/site-files.ts';
+import type { CommandContext } from '../context.ts';
+import { UsageError } from '../usage-error.ts';
+import { examples } from './examples.ts';
+import { addSiteStatusCommand, siteOption } from './site-status.ts';
+
+interface SiteOptions {
+  readonly site: string;
+}
+
+const roles = ['producer', 'consumer'] as const;
+
+/** Adds what makes and changes a site's identity below `site`. */
+export function addSiteCommands(site: Command, context: CommandContext): void {
+  addInit(site, context);
+  addInvite(site, context);
+  addTrust(site, context);
+  addSiteStatusCommand(site, context);
+  addRevoke(site, context);
+  addRotate(site, context);
+  addRevocationList(site, context);
+}
+
+function addInit(site: Command, context: CommandContext): void {
+  const command = site
+    .command('init')
+    .description('make the directory of a site: its name, its authority, its certificates')
+    .argument('<directory>', 'is made if it is not there')
+    .requiredOption('--name <name>', 'name of the site, in all its certificates')
+    .option('--listen <host:port...>', 'where neighbours dial this site')
+    .action(async (directory: string, options: { name: string; listen?: string[] }) => {
+      const document = parseConfig(
+        siteDocumentSchema,
+        {
+          apiVersion: 'isobar/v1',
+          kind: 'Site',
+          name: options.name,
+          listen: options.listen ?? [],
+        },
+        'command line',
+      );
+      const path = resolve(directory);
+      await new SiteAuthority(context, path).init(document);
+      context.output.remark(
+        `${document.name} is in ${path}; its authority is\n  ${await ownFingerprint(path)}`,
+      );
+    });
+  examples(command, [
+    ['isobar site init /etc/isobar/site --name site-a --listen site-a.example:8883', ''],
+    ['isobar site init . --name site-b', 'a site that only dials others'],
+  ]);
+}
+
+function addInvite(site: Command, context: CommandContext): void {
+  const command = site
+    .command('invite')
+    .description('print an invitation for a neighbour; it holds nothing secret')
+    .requiredOption('--relation <name>', 'what both sites call their relation')
+    .addOption(
+      new Option('--as <role>', 'what this site is in it').choices(roles).makeOptionMandatory(),
+    )
+    .addOption(siteOption())
+    .action(async (options: SiteOptions & { relation: string; as: (typeof roles)[number] }) => {
+      const path = resolve(options.site);
+      const invitation = await createInvitation(path, options.relation, options.as);
+      await context.output.line(JSON.stringify(invitation, undefined, 2));
+      const fingerprints = invitation.authorities.map((pem) => shown(fingerprintOf(pem)));
+      context.output.remark(
+        [
+          'Tell the neighbour this fingerprint on another way, by telephone say:',
+          ...fingerprints,
+        ].join('\n'),
+      );
+    });
+  examples(command, [
+    ['isobar site invite --relation a-b --as producer > invitation.json', ''],
+    ['isobar site invite --relation a-b --as consumer --site /etc/isobar/site', ''],
+  ]);
+}
+
+function addTrust(site: Command, context: CommandContext): void {
+  const command = site
+    .command('trust')
+    .description("pin a neighbour's authority, after its fingerprint has been compared")
+    .argument('<invitation>', 'the file that the neighbour sent; - reads standard input')
+    .option('--fingerprint <sha256...>', 'what the neighbour told; without, you are asked')
+    .addOption(siteOption())
+    .action(async (file: string, options: SiteOptions & { fingerprint?: string[] }) => {
+      const path = resolve(options.site);
+      const invitation = await readInvitation(file, context);
+      const confirmed =
+        options.fingerprint?.map((text) => checkedFingerprint(text)) ??
+        (await askToCompare(path, invitation, context));
+      const { relation, role } = await trustInvitation(context.clock, path, invitation, confirmed);
+      context.output.remark(`${invitation.site} is trusted as ${role} of relation ${relation}`);
+    });
+  examples(command, [
+    ['isobar site trust invitation.json', 'shows the fingerprint and asks'],
+    ["isobar site trust invitation.json --fingerprint 'SHA256 3f2a 99c1 ...'", 'asks nothing'],
+  ]);
+}
+
+function addRevoke(site: Command, context: CommandContext): void {
+  const command = site
+    .command('revoke')
+    .description('trust a neighbour no longer, or withdraw our own leaked certificate')
+    .argument('[relation]', 'whose connections are cut')
+    .option('--authority <sha256>', 'only this authority of the neighbour, after its rotation')
+    .option('--leaf', "revoke this site's present TLS certificate, and make a new one")
+    .addOption(siteOption())
+    .action(
+      async (
+        relation: string | undefined,
+        options: SiteOptions & { authority?: string; leaf?: boolean },
+      ) => {
+        const path = resolve(options.site);
+        if ((relation === undefined) === (options.leaf !== true)) {
+          throw new UsageError('name a relation, or give --leaf: isobar site revoke a-b');
+        }
+        if (relation === undefined) {
+          const serial = await new SiteAuthority(context, path).revokeLeaf();
+          context.output.remark(
+            `certificate ${serial} is revoked; hand the list to neighbours: isobar site crl show`,
+          );
+          return;
+        }
+        const fingerprint =
+          options.authority === undefined ? undefined : checkedFingerprint(options.authority);
+        await withdrawTrust(context.clock, path, relation, fingerprint);
+        context.output.remark(`relation ${relation}: trust is withdrawn`);
+      },
+    );
+  examples(command, [
+    ['isobar site revoke a-b', 'the neighbour is out, within seconds'],
+    ["isobar site revoke a-b --authority '3f2a 99c1 ...'", 'the end of its rotation'],
+    ['isobar site revoke --leaf', 'our key leaked'],
+  ]);
+}
+
+function addRotate(site: Command, context: CommandContext): void {
+  const command = site
+    .command('rotate')
+    .description('new keys, without interrupting connections')
+    .addArgument(new Argument('<what>', 'which').choices(['leaf', 'authority']))
+    .option('--activate', 'authority: the prepared one takes over; all neighbours have pinned it')
+    .addOption(siteOption())
+    .action(async (what: string, options: SiteOptions & { activate?: boolean }) => {
+      const path = resolve(options.site);
+      const authority = new SiteAuthority(context, path);
+      if (what === 'leaf') {
+        await authority.rotateLeaf();
+        context.output.remark('the TLS certificate has a new key');
+      } else if (options.activate === true) {
+        await authority.activateAuthority();
+        context.output.remark(`the new authority issues now:\n  ${await ownFingerprint(path)}`);
+      } else {
+        await authority.prepareAuthority();
+        context.output.remark(
+          'the next authority is prepared: send each neighbour a new isobar site invite to trust, then add --activate',
+        );
+      }
+    });
+  examples(command, [
+    ['isobar site rotate leaf', ''],
+    ['isobar site rotate authority', 'first: neighbours trust a new invitation'],
+    ['isobar site rotate authority --activate', 'then'],
+  ]);
+}
+
+function addRevocationList(site: Command, context: CommandContext): void {
+  const crl = site.command('crl').description('lists of revoked certificates');
+  const show = crl
+    .command('show')
+    .description("print this site's list, as PEM, for its neighbours")
+    .addOption(siteOption())
+    .action(async (options: SiteOptions) => {
+      const text = await readTextIfThere(siteFiles(resolve(options.site)).revocationList);
+      await context.output.line((text ?? '').trimEnd());
+    });
+  examples(show, [['isobar site crl show > crl.pem', '']]);
+  const accept = crl
+    .command('accept')
+    .description("take a neighbour's newer list; what it revokes is cut")
+    .argument('<relation>', 'whose list it is')
+    .argument('<file>', 'PEM; - reads standard input')
+    .addOption(siteOption())
+    .action(async (relation: string, file: string, options: SiteOptions) => {
+      const text = await readText(file, context);
+      await acceptRevocationLists(context.clock, resolve(options.site), relation, text);
+      context.output.remark(`the list of relation ${relation} is in force`);
+    });
+  examples(accept, [['isobar site crl accept a-b crl.pem', '']]);
+}
+
+async function readInvitation(file: string, context: CommandContext): Promise<Invitation> {
+  const text = await readText(file, context);
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (cause) {
+    const rule = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError('config-unreadable', file, [{ path: '', value: '(unreadable)', rule }]);
+  }
+  return parseConfig(invitationSchema, document, file);
+}
+
+async function readText(file: string, context: CommandContext): Promise<string> {
+  if (file === '-') return context.readStandardInput();
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    const rule = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError('config-unreadable', file, [{ path: '', value: '(unreadable)', rule }]);
+  }
+}
+
+function checkedFingerprint(text: string): string {
+  const fingerprint = parseFingerprint(text);
+  if (fingerprint !== undefined) return fingerprint;
+  throw new UsageError(`'${text}' is no SHA-256 fingerprint: 64 hexadecimal digits`);
+}
+
+/** On a terminal alone; a script has to say what it trusts. */
+async function askToCompare(
+  path: string,
+  invitation: Invitation,
+  context: CommandContext,
+): Promise<readonly string[]> {
+  const fingerprints = await fingerprintsToCompare(path, invitation);
+  if (fingerprints.length === 0) return [];
+  if (context.ask === undefined) {
+    throw new UsageError(
+      'without a terminal nobody can compare: add --fingerprint with what the neighbour told',
+    );
+  }
+  const { site, relation } = invitation;
+  context.output.remark(
+    [`${site} (relation ${relation}) must read the same to you:`, ...fingerprints.map(shown)].join(
+      '\n',
+    ),
+  );
+  const answer = await context.ask('Is it the same in every digit? (yes/no) ');
+  if (answer.trim().toLowerCase() === 'yes') return fingerprints;
+  throw new UsageError('nothing is trusted: only a plain yes is');
+}
+
+function shown(fingerprint: string): string {
+  return `  ${formatFingerprint(fingerprint)}`;
+}
+
+async function ownFingerprint(directory: string): Promise<string> {
+  const cert = await readFile(siteFiles(directory).certificate('authority'), 'utf8');
+  return formatFingerprint(fingerprintOf(cert));
+}

@@ -1,0 +1,258 @@
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { runIsobar, type CommandResult } from '../../support/command-line.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { temporaryDirectory } from '../../support/temporary-directory.ts';
+
+const dayUs = 86_400_000_000;
+
+let parent: ReturnType<typeof temporaryDirectory>;
+beforeEach(() => {
+  parent = temporaryDirectory();
+});
+afterEach(() => {
+  parent[Symbol.dispose]();
+});
+
+function at(name: string): string {
+  return join(parent.path, name);
+}
+
+async function made(...names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const { exitCode } = await runIsobar(['site', 'init', at(name), '--name', name]);
+    expect(exitCode).toBe(0);
+  }
+}
+
+/** `site` invites as `role`; the file of the invitation, and the fingerprint that a person reads out. */
+async function invited(site: string, role: string): Promise<{ file: string; fingerprint: string }> {
+  const { lines, remarks } = await runIsobar([
+    'site',
+    'invite',
+    '--relation',
+    'a-b',
+    '--as',
+    role,
+    '--site',
+    at(site),
+  ]);
+  const file = at(`${site}-invitation.json`);
+  writeFileSync(file, lines.join('\n'));
+  const fingerprint = remarks.join('\n').split('\n').at(-1)?.trim() ?? '';
+  return { file, fingerprint };
+}
+
+async function trusted(by: string, site: string, role: string): Promise<CommandResult> {
+  const { file, fingerprint } = await invited(site, role);
+  return runIsobar(['site', 'trust', file, '--fingerprint', fingerprint, '--site', at(by)]);
+}
+
+interface Status {
+  readonly warnings: readonly string[];
+  readonly authority: { readonly fingerprint: string };
+  readonly neighbours: readonly {
+    readonly relation: string;
+    readonly role: string;
+    readonly authorities: readonly unknown[];
+  }[];
+}
+
+async function statusOf(site: string, clock = new ManualClock(Date.now() * 1_000)) {
+  const result = await runIsobar(['site', 'status', '--json', '--site', at(site)], { clock });
+  return { exitCode: result.exitCode, status: JSON.parse(result.lines.join('')) as Status };
+}
+
+describe('isobar site', () => {
+  test('init makes a site whose keys only their owner may read, and never overwrites one', async () => {
+    await made('site-a');
+    const identity = join(at('site-a'), 'identity');
+    const modes = readdirSync(identity, { withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => [name, (statSync(join(identity, name)).mode & 0o777).toString(8)]);
+    expect(Object.fromEntries(modes)).toEqual({
+      'authority.crt': '644',
+      'authority.key': '600',
+      'crl.pem': '644',
+      'leaf.crt': '644',
+      'leaf.key': '600',
+      'signing.crt': '644',
+      'signing.key': '600',
+    });
+    expect(statSync(identity).mode & 0o777).toBe(0o700);
+    const key = readFileSync(join(identity, 'authority.key'), 'utf8');
+    const again = await runIsobar(['site', 'init', at('site-a'), '--name', 'site-x']);
+    expect(again.exitCode).toBe(1);
+    expect(readFileSync(join(identity, 'authority.key'), 'utf8')).toBe(key);
+  });
+
+  test('a wrong name or address is a wrong configuration', async () => {
+    const name = await runIsobar(['site', 'init', at('x'), '--name', 'no/slash']);
+    const listen = await runIsobar(['site', 'init', at('x'), '--name', 'x', '--listen', 'no-port']);
+    expect([name.exitCode, listen.exitCode]).toEqual([78, 78]);
+  });
+
+  test('a directory without a site says what makes one', async () => {
+    const { exitCode, remarks } = await runIsobar(['site', 'status', '--site', at('nowhere')]);
+    expect(exitCode).toBe(78);
+    expect(remarks.join('\n')).toContain('isobar site init');
+  });
+
+  test('two sites trust each other by invitations and fingerprints', async () => {
+    await made('site-a', 'site-b');
+    expect((await trusted('site-b', 'site-a', 'producer')).exitCode).toBe(0);
+    expect((await trusted('site-a', 'site-b', 'consumer')).exitCode).toBe(0);
+    const { exitCode, status } = await statusOf('site-a');
+    expect(status.warnings).toEqual([]);
+    expect(exitCode).toBe(0);
+    expect(status.neighbours).toMatchObject([
+      { relation: 'a-b', site: 'site-b', role: 'consumer' },
+    ]);
+    const shown = await runIsobar(['site', 'status', '--site', at('site-a')]);
+    expect(shown.lines.join('\n')).toMatch(/RELATION +SITE[\s\S]*a-b +site-b +consumer/);
+  });
+
+  test('an invitation with another fingerprint is refused, and nothing is pinned', async () => {
+    await made('site-a', 'site-b', 'site-x');
+    const { file } = await invited('site-a', 'producer');
+    const other = await invited('site-x', 'producer');
+    const result = await runIsobar([
+      'site',
+      'trust',
+      file,
+      '--fingerprint',
+      other.fingerprint,
+      '--site',
+      at('site-b'),
+    ]);
+    expect(result.exitCode).toBe(1);
+    expect(result.remarks.join('\n')).toContain('trust nothing');
+    expect((await statusOf('site-b')).status.neighbours).toEqual([]);
+  });
+
+  test('on a terminal it shows the fingerprint and asks; only a yes is a yes', async () => {
+    await made('site-a', 'site-b');
+    const { file, fingerprint } = await invited('site-a', 'producer');
+    const line = ['site', 'trust', file, '--site', at('site-b')];
+    const unasked = await runIsobar(line);
+    expect(unasked.exitCode).toBe(2);
+    const no = await runIsobar(line, { answer: 'y' });
+    expect(no.exitCode).toBe(2);
+    expect((await statusOf('site-b')).status.neighbours).toEqual([]);
+    const yes = await runIsobar(line, { answer: 'yes' });
+    expect(yes.remarks.join('\n')).toContain(fingerprint);
+    expect((await statusOf('site-b')).status.neighbours).toHaveLength(1);
+  });
+
+  test('an invitation whose authority is made for another site is refused', async () => {
+    await made('site-a', 'site-b');
+    const { file, fingerprint } = await invited('site-a', 'producer');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('"site-a"', '"site-x"'));
+    const result = await runIsobar([
+      'site',
+      'trust',
+      file,
+      '--fingerprint',
+      fingerprint,
+      '--site',
+      at('site-b'),
+    ]);
+    expect(result.exitCode).toBe(1);
+    expect(result.remarks.join('\n')).toContain('not constrained to certificates of site-x');
+  });
+
+  test('status warns before certificates and authorities expire', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-a', 'site-b', 'consumer');
+    const nowUs = Date.now() * 1_000;
+    const soon = await statusOf('site-a', new ManualClock(nowUs + 6 * dayUs));
+    expect(soon.exitCode).toBe(1);
+    expect(soon.status.warnings.join('\n')).toMatch(/TLS certificate was not renewed/);
+    const late = await statusOf('site-a', new ManualClock(nowUs + 3_600 * dayUs));
+    expect(late.status.warnings.join('\n')).toMatch(
+      /authority of this site expires in 49 days[\s\S]*authority of site-b \(a-b\) expires in 49 days/,
+    );
+  });
+
+  test('an authority rotates: prepared, trusted beside the old one, activated, the old one withdrawn', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-b', 'site-a', 'producer');
+    const before = (await statusOf('site-a')).status.authority.fingerprint;
+    const site = ['--site', at('site-a')];
+    expect((await runIsobar(['site', 'rotate', 'authority', '--activate', ...site])).exitCode).toBe(
+      1,
+    );
+    expect((await runIsobar(['site', 'rotate', 'authority', ...site])).exitCode).toBe(0);
+    expect((await trusted('site-b', 'site-a', 'producer')).exitCode).toBe(0);
+    expect((await statusOf('site-b')).status.neighbours[0]?.authorities).toHaveLength(2);
+    expect((await runIsobar(['site', 'rotate', 'authority', '--activate', ...site])).exitCode).toBe(
+      0,
+    );
+    expect((await statusOf('site-a')).status.authority.fingerprint).not.toBe(before);
+    const withdrawn = await runIsobar([
+      'site',
+      'revoke',
+      'a-b',
+      '--authority',
+      before,
+      '--site',
+      at('site-b'),
+    ]);
+    expect(withdrawn.exitCode).toBe(0);
+    const { neighbours } = (await statusOf('site-b')).status;
+    expect(neighbours[0]?.authorities).toHaveLength(1);
+    expect(JSON.stringify(neighbours)).not.toContain(before);
+  });
+
+  test('a revoked certificate is in the list that neighbours take', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-b', 'site-a', 'producer');
+    const revoked = await runIsobar(['site', 'revoke', '--leaf', '--site', at('site-a')]);
+    expect(revoked.exitCode).toBe(0);
+    const { lines } = await runIsobar(['site', 'crl', 'show', '--site', at('site-a')]);
+    const accept = ['site', 'crl', 'accept', 'a-b', '-', '--site', at('site-b')];
+    const taken = await runIsobar(accept, { standardInput: lines.join('\n') });
+    expect(taken.exitCode).toBe(0);
+    expect((await statusOf('site-b')).status.neighbours).toMatchObject([
+      { revocationList: { revokedCount: 1 } },
+    ]);
+    const foreign = await runIsobar(['site', 'crl', 'show', '--site', at('site-b')]);
+    const refused = await runIsobar(accept, { standardInput: foreign.lines.join('\n') });
+    expect(refused.exitCode).toBe(1);
+  });
+
+  test('revoke removes a neighbour; without a word it is a wrong usage', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-b', 'site-a', 'producer');
+    expect((await runIsobar(['site', 'revoke', '--site', at('site-b')])).exitCode).toBe(2);
+    expect((await runIsobar(['site', 'revoke', 'a-b', '--site', at('site-b')])).exitCode).toBe(0);
+    expect((await statusOf('site-b')).status.neighbours).toEqual([]);
+    expect((await runIsobar(['site', 'revoke', 'a-b', '--site', at('site-b')])).exitCode).toBe(1);
+  });
+
+  test('nothing that is printed holds key material', async () => {
+    await made('site-a');
+    const site = ['--site', at('site-a')];
+    const printed = [
+      await runIsobar(['site', 'status', '--json', ...site]),
+      await runIsobar(['site', 'invite', '--relation', 'a-b', '--as', 'producer', ...site]),
+      await runIsobar(['site', 'crl', 'show', ...site]),
+      await runIsobar(['site', 'rotate', 'leaf', '--debug', ...site]),
+      await runIsobar(['site', 'revoke', '--leaf', ...site]),
+    ].flatMap(({ lines, remarks }) => [...lines, ...remarks]);
+    expect(printed.length).toBeGreaterThan(5);
+    expect(printed.join('\n')).not.toContain('PRIVATE KEY');
+  });
+
+  test('completion offers its commands, and isobar site run is among them', async () => {
+    const { lines } = await runIsobar(['__complete', '--', 'site', '']);
+    expect(lines).toEqual(['crl', 'init', 'invite', 'revoke', 'rotate', 'run', 'status', 'trust']);
+    expect((await runIsobar(['__complete', '--', 'site', 'rotate', ''])).lines).toEqual([
+      'authority',
+      'leaf',
+    ]);
+  });
+});
