@@ -48,6 +48,11 @@ export function buildProgram(context: CommandContext): Command {
     .description('identity and neighbours of a site, and the reader at the primary site');
   addSiteCommands(site, context);
   addRunCommand(site, 'primary-site');
+  addRunCommand(
+    program.command('relay').description('an intermediary between VMs and primary sites'),
+    'relay',
+  );
+  addDemoCommand(program, context);
   addCompletionCommands(program, context);
   addHelpCommand(program);
   examples(program, [
