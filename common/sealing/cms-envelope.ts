@@ -14,7 +14,8 @@ import { AlgorithmIdentifier } from '@peculiar/asn1-x509';
 import { AuthEnvelopedData, GcmParameters, oids } from './cms-schema.ts';
 import { agreementEntries, unwrapFromAgreement, wrapForAgreement } from './key-agreement.ts';
 import { decryptFromTransport, encryptForTransport } from './key-transport.ts';
-import { identifierText, recipientsMax, type Recipient, type RecipientKey } from './recipients.ts';
+import { recipientsMax } from './recipient-pem.ts';
+import { identifierText, type Recipient, type RecipientKey } from './recipients.ts';
 import type { EnvelopeProblemCode, OpenedEnvelope } from './sealing-error.ts';
 
 /*

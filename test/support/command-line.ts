@@ -8,6 +8,8 @@ export interface CommandResult {
   readonly exitCode: number;
   readonly lines: readonly string[];
   readonly remarks: readonly string[];
+  /** What it wrote that is not text. */
+  readonly bytes: Buffer;
 }
 
 /** Runs `isobar` in this process, as from a pipe (or a terminal of `columns`), and collects what it prints. */
@@ -16,13 +18,14 @@ export async function runIsobar(
   options: {
     readonly clock?: Clock;
     readonly columns?: number;
-    readonly standardInput?: string;
+    readonly standardInput?: string | Uint8Array;
     /** Ends a `watch` once it has printed so many lines, as Ctrl-C does. */
     readonly interruptAfterLines?: number;
   } = {},
 ): Promise<CommandResult> {
   const lines: string[] = [];
   const remarks: string[] = [];
+  const written: Uint8Array[] = [];
   const interrupt = new AbortController();
   let commandExitCode = 0;
   const output: Output = {
@@ -34,10 +37,15 @@ export async function runIsobar(
       if (lines.length === options.interruptAfterLines) interrupt.abort();
       return Promise.resolve();
     },
+    bytes: (content) => {
+      written.push(content);
+      return Promise.resolve();
+    },
     remark: (text) => {
       remarks.push(text);
     },
   };
+  const standardInput = Buffer.from(options.standardInput ?? '');
   const context: CommandContext = {
     clock: options.clock ?? new SystemClock(),
     random: new SystemRandom(),
@@ -45,11 +53,17 @@ export async function runIsobar(
     userId: 1_000,
     output,
     interruptible: () => ({ signal: interrupt.signal, release: () => {} }),
-    readStandardInput: () => Promise.resolve(options.standardInput ?? ''),
+    readStandardInput: () => Promise.resolve(standardInput.toString('utf8')),
+    readStandardInputBytes: (bytesMax) => Promise.resolve(standardInput.subarray(0, bytesMax + 1)),
     setExitCode: (exitCode) => {
       commandExitCode = exitCode;
     },
   };
   const exitCode = await runCommandLine(commandLine, context);
-  return { exitCode: exitCode === 0 ? commandExitCode : exitCode, lines, remarks };
+  return {
+    exitCode: exitCode === 0 ? commandExitCode : exitCode,
+    lines,
+    remarks,
+    bytes: Buffer.concat(written),
+  };
 }

@@ -9,10 +9,10 @@ import {
   openEnvelope,
   sealEnvelope,
 } from '../../../common/sealing/cms-envelope.ts';
+import { recipientsMax } from '../../../common/sealing/recipient-pem.ts';
 import {
   parseRecipientKey,
   parseRecipients,
-  recipientsMax,
   type RecipientKey,
 } from '../../../common/sealing/recipients.ts';
 import {
