@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
+import { signaturePolicies } from './sealing/signature-inspector.ts';
 
 const dayMs = 24 * 3_600_000;
 const gibibyte = 1_024 ** 3;
@@ -56,6 +57,15 @@ export const primarySiteConfigSchema = z.strictObject({
     .describe(
       'Data points taken, each as one specifier delivers it; readings of further ones are dropped and counted.',
     ),
+  keysDirectory: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Private keys *.key (mode 600) and certificates *.crt that open what is sealed.'),
+  signatures: z
+    .enum(signaturePolicies)
+    .default('when-stated')
+    .describe('off; when-stated: check epochs whose key was stated; required: take nothing else.'),
   jsonTopics: z
     .boolean()
     .default(true)
