@@ -47,11 +47,11 @@ export class SealedFrames {
   keepEnvelope(epochId: number, { keyId, keyEnvelope }: SealedBody): void {
     if (keyEnvelope === null) return;
     this.#database
-      .prepare<[number, Uint8Array, Uint8Array, number]>(
-        `INSERT INTO content_keys SELECT ?1, ?2, ?3
-         WHERE (SELECT count(*) FROM content_keys WHERE epoch_id = ?1) < ?4 ON CONFLICT DO NOTHING`,
+      .prepare<[number, Uint8Array, Uint8Array, number, number]>(
+        `INSERT INTO content_keys SELECT ?, ?, ?
+         WHERE (SELECT count(*) FROM content_keys WHERE epoch_id = ?) < ? ON CONFLICT DO NOTHING`,
       )
-      .run(epochId, keyId, keyEnvelope, envelopesPerEpochMax);
+      .run(epochId, keyId, keyEnvelope, epochId, envelopesPerEpochMax);
   }
 
   /** The stored frame waits until its key is known. */
