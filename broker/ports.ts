@@ -1,4 +1,11 @@
-import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../common/wire/frame.ts';
+import type { FrameProtection } from '../common/wire/frame-codec.ts';
+import type {
+  EncodedFrame,
+  Epoch,
+  FrameHeader,
+  FrameRecord,
+  StreamId,
+} from '../common/wire/frame.ts';
 
 /**
  * The origin's side of a stream log. Every call runs inside the caller's SQLite transaction, so that frame, guest
@@ -19,6 +26,22 @@ export interface FrameAppender {
 }
 
 export type EpochReason = 'created' | 'generation-changed' | 'moved' | 'store-lost';
+
+/** Says how each frame is protected; called once for each append, inside its transaction, which it may fail. */
+export interface FrameProtector {
+  protect(header: FrameHeader, records: readonly FrameRecord[]): FrameProtection;
+}
+
+/**
+ * Judges a frame before anything is made of it. `take`: as if nobody had asked. `not-yet`: it can't be judged now; it is
+ * treated as if it had not come, and asked for again. `refuse`: the same, and whoever judges has made a record of it.
+ * A frame that was refused is not in any way known to exist.
+ */
+export interface FrameInspector {
+  inspect(frame: EncodedFrame): 'take' | 'not-yet' | 'refuse';
+  /** A frame came for a place that is taken; most are the same frame again. */
+  repeated(frame: EncodedFrame): void;
+}
 
 /** Sends what is committed. Never blocks and never throws for a broken transport: the log has the frame. */
 export interface FrameForwarder {

@@ -16,6 +16,8 @@ export interface CommandContext {
   readonly readStandardInput: () => Promise<string>;
   /** One line from the person at the terminal; undefined where there is none. */
   readonly ask?: (question: string) => Promise<string>;
+  /** Any bytes, at most `bytesMax` and one more, by which the caller sees that there were too many. */
+  readonly readStandardInputBytes: (bytesMax: number) => Promise<Uint8Array>;
   /** Exit code other than 0 without an error: the command did print why. */
   readonly setExitCode: (exitCode: number) => void;
 }
@@ -29,6 +31,8 @@ export interface Output {
   readonly columns: number | undefined;
   /** Data, on standard output; resolves when there is room for more, so that a slow reader slows us down. */
   line(text: string): Promise<void>;
+  /** Data that is not text, on standard output, as it is. */
+  bytes(content: Uint8Array): Promise<void>;
   /** Remarks, on standard error, so that they never mix with data. */
   remark(text: string): void;
 }

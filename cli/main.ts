@@ -36,10 +36,23 @@ const context: CommandContext = {
   },
   readStandardInput: () => text(process.stdin),
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
+  readStandardInputBytes: (bytesMax) => readBytes(process.stdin, bytesMax),
   setExitCode: (exitCode) => {
     process.exitCode = exitCode;
   },
 };
+
+async function readBytes(source: NodeJS.ReadStream, bytesMax: number): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let byteCount = 0;
+  for await (const part of source) {
+    const bytes = Buffer.from(part);
+    parts.push(bytes);
+    byteCount += bytes.length;
+    if (byteCount > bytesMax) break;
+  }
+  return Buffer.concat(parts).subarray(0, bytesMax + 1);
+}
 
 const exitCode = await runCommandLine(process.argv.slice(2), context);
 // A command that ended well may have set its own.

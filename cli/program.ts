@@ -9,6 +9,7 @@ import { examples } from './commands/examples.ts';
 import { addGuestStatusCommand } from './commands/guest.ts';
 import { addQueryCommand } from './commands/query.ts';
 import { addRunCommand } from './commands/run-process.ts';
+import { addSealCommands } from './commands/seal.ts';
 import { addSiteCommands } from './commands/site.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUpCommand } from './commands/up.ts';
@@ -36,6 +37,7 @@ export function buildProgram(context: CommandContext): Command {
   addStatusCommand(program, context);
   addVmCommands(program, context);
   addConfigCommands(program, context);
+  addSealCommands(program, context);
   const guest = program.command('guest').description('the agent in the VM');
   addGuestStatusCommand(guest, context);
   addRunCommand(guest, 'guest-agent');

@@ -26,14 +26,16 @@ export function terminalOutput(
   });
   // A closed standard error leaves nobody to tell.
   streams.error.on('error', () => {});
+  const write = async (data: string | Uint8Array): Promise<void> => {
+    if (isReaderGone || streams.out.write(data)) return;
+    await once(streams.out, 'drain').catch(() => {});
+  };
   return {
     style: createStyle(usesColour(streams.out, environment)),
     errorStyle: createStyle(usesColour(streams.error, environment)),
     columns: streams.out.isTTY ? streams.out.columns : undefined,
-    line: async (text) => {
-      if (isReaderGone || streams.out.write(`${text}\n`)) return;
-      await once(streams.out, 'drain').catch(() => {});
-    },
+    line: (text) => write(`${text}\n`),
+    bytes: write,
     remark: (text) => {
       streams.error.write(`${text}\n`);
     },

@@ -70,6 +70,7 @@ export function buildHostCollector(
       database,
       appender: streams.appender,
       forwarder: streams.forwarder,
+      ...(streams.protector === undefined ? {} : { protector: streams.protector }),
       clock,
       log,
       mark: new StoreMark({ database, random }, join(config.dataDirectory, 'collector.mark')),

@@ -59,6 +59,22 @@ export const hostCollectorConfigSchema = z.strictObject({
     .min(60_000)
     .default(7 * 86_400_000)
     .describe('Frames older than this are pruned, ms.'),
+  signFrames: z
+    .boolean()
+    .default(false)
+    .describe('Sign each frame with a key of its epoch, which is made here and stays here.'),
+  contentKeyRotationMs: z
+    .int()
+    .min(1_000)
+    .max(30 * 86_400_000)
+    .default(86_400_000)
+    .describe('A new key seals the data of a VM with primarySitePublicKey this often, ms.'),
+  contentKeyRepeatMs: z
+    .int()
+    .min(1_000)
+    .max(86_400_000)
+    .default(60_000)
+    .describe('Sealed frames bring the key for the primary site along this often, ms.'),
   statusIntervalMs: z
     .int()
     .min(100)

@@ -14,6 +14,7 @@ import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
+import { readReaderKeys } from './sealing/reader-keys.ts';
 import { PrimaryStore } from './store/primary-store.ts';
 import { StoreRetention } from './store/store-retention.ts';
 
@@ -42,7 +43,11 @@ export function buildPrimarySite(
   const log = overrides.log ?? silentLog;
   const store = new PrimaryStore(
     { clock, log },
-    { path: join(config.dataDirectory, 'primary-site.db'), seriesMax: config.seriesMax },
+    {
+      path: join(config.dataDirectory, 'primary-site.db'),
+      seriesMax: config.seriesMax,
+      keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
+    },
   );
   const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
   const transports = new SiteTransports(
@@ -57,7 +62,7 @@ export function buildPrimarySite(
   );
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
   const consumer = new Consumer(
-    { transport, sink: store, clock, random, log },
+    { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
   const { broker } = transports;
@@ -74,9 +79,14 @@ export function buildPrimarySite(
     status: () => ({
       isLive: consumer.isLive,
       vms: store.vmStatuses(),
+      integrity: store.integrity(),
+      waitingFrames: store.waitingFrames(),
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
+        ...(config.keysDirectory === undefined
+          ? {}
+          : { 'sealed-files': store.fileCounters.snapshot() }),
         ...Object.fromEntries(
           jsonTopics.map(({ name, counters }) => [name, counters.snapshot()] as const),
         ),

@@ -7,6 +7,7 @@ import {
   localPortSchema,
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
+import { signaturePolicies } from './sealing/signature-inspector.ts';
 
 const dayMs = 24 * 3_600_000;
 const gibibyte = 1_024 ** 3;
@@ -68,6 +69,17 @@ export const primarySiteConfigSchema = z
       .default(200_000)
       .describe(
         'Data points taken, each as one specifier delivers it; readings of further ones are dropped and counted.',
+      ),
+    keysDirectory: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Private keys *.key (mode 600) and certificates *.crt that open what is sealed.'),
+    signatures: z
+      .enum(signaturePolicies)
+      .default('when-stated')
+      .describe(
+        'off; when-stated: check epochs whose key was stated; required: take nothing else.',
       ),
     jsonTopics: z
       .boolean()

@@ -19,8 +19,9 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 /** Who owns each outside package: its only importers, as prefixes of paths. zod is everyone's language for edges. */
 const owners: Readonly<Record<string, readonly string[]>> = {
   '@hono/node-server': ['common/control/'],
-  '@peculiar/asn1-schema': ['common/identity/certificates.ts'],
-  '@peculiar/asn1-x509': ['common/identity/certificates.ts'],
+  '@peculiar/asn1-cms': ['common/sealing/'],
+  '@peculiar/asn1-schema': ['common/identity/certificates.ts', 'common/sealing/'],
+  '@peculiar/asn1-x509': ['common/identity/certificates.ts', 'common/sealing/'],
   '@peculiar/x509': ['common/identity/certificates.ts'],
   aedes: ['broker/mqtt/'],
   'better-sqlite3': ['common/sqlite/'],

@@ -208,10 +208,12 @@ function commandContext(): CommandContext {
       errorStyle: createStyle(false),
       columns: undefined,
       line: () => Promise.resolve(),
+      bytes: () => Promise.resolve(),
       remark: () => {},
     },
     interruptible: () => ({ signal: new AbortController().signal, release: () => {} }),
     readStandardInput: () => Promise.resolve(''),
+    readStandardInputBytes: () => Promise.resolve(new Uint8Array()),
     setExitCode: () => {},
   };
 }

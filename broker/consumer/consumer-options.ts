@@ -4,7 +4,7 @@ import type { Random } from '../../common/runtime/random.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { StoredBy } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
-import type { FrameSink } from '../ports.ts';
+import type { FrameInspector, FrameSink } from '../ports.ts';
 
 export interface ConsumerOptions {
   /** The subtree that consumer and producer share. */
@@ -47,6 +47,8 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
 export interface ConsumerDeps {
   readonly transport: MqttTransport;
   readonly sink: FrameSink;
+  /** Without it every frame that fits its neighbours is taken. */
+  readonly inspector?: FrameInspector;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

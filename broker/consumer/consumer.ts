@@ -15,6 +15,7 @@ import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
+import type { FrameInspector } from '../ports.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
 import type { ConsumerDeps, ConsumerOptions, Watermark } from './consumer-options.ts';
 import type { EpochState } from './epoch-state.ts';
@@ -308,8 +309,10 @@ export class Consumer implements Service {
 
   /** Returns whether the frame is new, and on its way into the sink. */
   #take(frame: EncodedFrame): boolean {
+    const { inspector } = this.#deps;
     const { stream, epoch, seq } = frame.header;
     if (!this.#accepts(stream, epoch)) return false;
+    if (inspector !== undefined && !this.#passes(frame, inspector)) return false;
     const state = this.#epochs.of(stream, epoch);
     this.counters.accepted += 1;
     const isFull = this.#storing.bytes + frame.bytes.length > this.#options.storingBytesMax;
@@ -326,6 +329,18 @@ export class Consumer implements Service {
     this.#storing.push(frame);
     if (state.received.contiguousThroughSeq < state.headSeq) this.#query(state);
     return true;
+  }
+
+  /** What does not pass is not even known to exist: what is missing is asked for by what the producer announces. */
+  #passes(frame: EncodedFrame, inspector: FrameInspector): boolean {
+    const { stream, epoch, seq } = frame.header;
+    if (this.#epochs.known(stream, epoch)?.isDuplicate(seq) === true) {
+      inspector.repeated(frame);
+      return true;
+    }
+    if (inspector.inspect(frame) === 'take') return true;
+    this.counters.failAtOnce();
+    return false;
   }
 
   #chainBroken(state: EpochState, seq: number): void {

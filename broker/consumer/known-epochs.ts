@@ -21,6 +21,11 @@ export class KnownEpochs {
     this.#epochsMax = epochsMax;
   }
 
+  /** Undefined for an epoch that is not kept; looking does not begin to keep it. */
+  known(stream: StreamId, epoch: Epoch): EpochState | undefined {
+    return this.#epochs.get(epochKey(stream, epoch));
+  }
+
   of(stream: StreamId, epoch: Epoch): EpochState {
     const key = epochKey(stream, epoch);
     const known = this.#epochs.get(key);

@@ -7,7 +7,7 @@ import type { Database, Statement } from '../../common/sqlite/database.ts';
 import { encodeFrame, firstPreviousHash, frameHash } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
-import type { EpochReason, FrameAppender } from '../ports.ts';
+import type { EpochReason, FrameAppender, FrameProtector } from '../ports.ts';
 import type { SeqRange } from '../range-set.ts';
 import {
   prunedAfterStored,
@@ -48,6 +48,7 @@ export class StreamLog implements FrameAppender, FrameLog {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #protector: FrameProtector | undefined;
   readonly #newestEpoch: Statement<[string, string], EpochRow>;
   readonly #findEpoch: Statement<[string, string, number, string], EpochRow>;
   readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
@@ -58,10 +59,13 @@ export class StreamLog implements FrameAppender, FrameLog {
     readonly database: Database;
     readonly clock: Clock;
     readonly random: Random;
+    /** Seals and signs what is appended; without it frames are in the clear and unsigned. */
+    readonly protector?: FrameProtector;
   }) {
     this.#database = deps.database;
     this.#clock = deps.clock;
     this.#random = deps.random;
+    this.#protector = deps.protector;
     this.#newestEpoch = deps.database.prepare(
       `SELECT ${epochColumns} FROM stream_log_epochs WHERE vm = ? AND kind = ? ORDER BY number DESC, epoch_id DESC`,
     );
@@ -192,7 +196,7 @@ export class StreamLog implements FrameAppender, FrameLog {
       previousHash: row.last_hash,
       producedAtUs: this.#clock.wallUs(),
     };
-    const bytes = encodeFrame({ header, records });
+    const bytes = encodeFrame({ header, records }, this.#protector?.protect(header, records));
     this.#insertFrame.run(row.epoch_id, header.seq, header.producedAtUs, bytes);
     this.#advanceEpoch.run(
       header.seq,

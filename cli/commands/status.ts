@@ -3,7 +3,11 @@ import type { z } from 'zod';
 
 import { collectorPaths, collectorStatusSchema } from '../../common/control/collector-answer.ts';
 import { ControlError, type ControlClient } from '../../common/control/control-client.ts';
-import { readerStatusSchema, type ReaderVmStatus } from '../../common/control/reader-answer.ts';
+import {
+  readerStatusSchema,
+  type IntegrityRecord,
+  type ReaderVmStatus,
+} from '../../common/control/reader-answer.ts';
 import { stageStatusSchema } from '../../common/control/stage-answer.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import { connectClients } from '../clients.ts';
@@ -61,6 +65,8 @@ interface Report {
   readonly vms: readonly Vm[];
   readonly streams: readonly Stream[];
   readonly stages: readonly Stage[];
+  /** Frames that the reader refused, or found to be wrong. */
+  readonly integrity: readonly IntegrityRecord[];
   /** Parts that are missing and channels that keep failing, each with what to do. */
   readonly problems: readonly string[];
 }
@@ -73,6 +79,7 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
     if (report.up !== null) await printProcesses(report.up, context);
     await printVms(report.vms, context.output);
     await printStreams(report.streams, context);
+    await printIntegrity(report.integrity, context);
     await printStages(report.stages, context.output);
     for (const problem of report.problems) context.output.remark(problem);
   }
@@ -93,6 +100,7 @@ async function gather(clients: Clients, nowUs: number): Promise<Report> {
   const stages: Stage[] = [];
   const vms: Vm[] = [];
   const streams: Stream[] = [];
+  const integrity: IntegrityRecord[] = [];
   if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
   if (!(collector instanceof ControlError)) {
     for (const { vm, vmState, revision, problem, guestTrouble } of collector.vms) {
@@ -105,9 +113,15 @@ async function gather(clients: Clients, nowUs: number): Promise<Report> {
   if (!(reader instanceof ControlError)) {
     stages.push(...stagesOf('primary-site', reader.stages));
     streams.push(...reader.vms);
+    integrity.push(...reader.integrity);
+    if (reader.waitingFrames > 0) {
+      problems.push(
+        `${reader.waitingFrames} sealed frames wait for a key that the reader has not: see keysDirectory`,
+      );
+    }
     if (!reader.isLive) problems.push('the reader is not connected to its producer');
   }
-  return { up: up instanceof ControlError ? null : up, vms, streams, stages, problems };
+  return { up: up instanceof ControlError ? null : up, vms, streams, stages, integrity, problems };
 }
 
 function describeTrouble(vm: string, trouble: GuestTrouble, nowUs: number): string {
@@ -205,6 +219,32 @@ async function printStreams(streams: readonly Stream[], context: CommandContext)
     { title: 'MISSING', alignment: 'right' },
     { title: 'GIVEN UP', alignment: 'right' },
     { title: 'ROWS LOST', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+async function printIntegrity(
+  records: readonly IntegrityRecord[],
+  { output, clock }: CommandContext,
+): Promise<void> {
+  if (records.length === 0) return;
+  const nowUs = clock.wallUs();
+  const rows = records.map(({ vm, stream, epoch, finding, count, firstSeq, lastSeq, lastAtUs }) => [
+    `${vm} ${stream}`,
+    String(epoch),
+    output.style.red(finding),
+    formatCount(count),
+    firstSeq === lastSeq ? String(firstSeq) : `${firstSeq}-${lastSeq}`,
+    formatAge(lastAtUs, nowUs),
+  ]);
+  const columns = [
+    { title: 'NOT TRUSTED', widthMin: 11 },
+    { title: 'EPOCH', alignment: 'right' },
+    { title: 'FINDING' },
+    { title: 'FRAMES', alignment: 'right' },
+    { title: 'SEQ', alignment: 'right' },
+    { title: 'LAST', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

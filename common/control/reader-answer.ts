@@ -77,6 +77,20 @@ export const readerVmStatusSchema = z.object({
 });
 export type ReaderVmStatus = z.output<typeof readerVmStatusSchema>;
 
+export const integrityRecordSchema = z.object({
+  vm: z.string(),
+  stream: z.string(),
+  epoch: z.int(),
+  /** forged, unsigned, key-not-stated, altered, contradicting, key-contradicting. */
+  finding: z.string(),
+  count: countSchema,
+  firstSeq: countSchema,
+  lastSeq: countSchema,
+  firstAtUs: z.int(),
+  lastAtUs: z.int(),
+});
+export type IntegrityRecord = z.output<typeof integrityRecordSchema>;
+
 /** GET /v1/status */
 export const readerStatusSchema = stageStatusSchema.extend({
   /** False while the producer does not answer: what is stored can be read, nothing new comes. */
@@ -84,4 +98,8 @@ export const readerStatusSchema = stageStatusSchema.extend({
   /** Streams of /v1/watch that are open. */
   watcherCount: countSchema.default(0),
   vms: z.array(readerVmStatusSchema).default([]),
+  /** Frames that were refused or found wrong, by VM, stream, epoch and kind of finding; newest first. */
+  integrity: z.array(integrityRecordSchema).default([]),
+  /** Frames that are stored and wait for the key that opens them. */
+  waitingFrames: countSchema.default(0),
 });

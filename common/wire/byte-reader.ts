@@ -33,6 +33,11 @@ export class ByteReader {
     return this.#buffer.length - this.#offset;
   }
 
+  /** What is left, as a view; the reader is at its end then. */
+  rest(): Uint8Array {
+    return this.raw(this.remaining);
+  }
+
   fail(rule: string): never {
     throw new MalformedBytes(rule, this.#offset);
   }

@@ -21,6 +21,17 @@ export class ByteWriter {
     this.#length = 0;
   }
 
+  /** What was written so far, from `start` on: a view that the next write may leave stale. */
+  view(start = 0): Uint8Array {
+    return this.#buffer.subarray(start, this.#length);
+  }
+
+  /** Takes back everything from `length` on. */
+  truncate(length: number): void {
+    assert(length <= this.#length);
+    this.#length = length;
+  }
+
   byte(value: number): void {
     this.#reserve(1);
     this.#buffer[this.#length] = value;

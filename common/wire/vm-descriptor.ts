@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { parseRecipientPem, recipientPemCharsMax } from '../sealing/recipient-pem.ts';
 import { alternativesRule, besideFieldErrors, crossFieldRule } from './cross-field.ts';
 import { quantityProblem } from './data-point.ts';
 import { dataPointPatternSchema, monitoringSpecifierSchema } from './monitoring-specifier.ts';
@@ -119,6 +120,15 @@ const monitoringSchema = z
   .superRefine(uniqueIds, besideFieldErrors)
   .superRefine(knownQuantities, besideFieldErrors);
 
+function readableRecipients(pem: string, context: z.RefinementCtx): void {
+  try {
+    parseRecipientPem(pem);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    context.addIssue({ code: 'custom', message });
+  }
+}
+
 /** The document of one VM, as far as monitoring needs it. All problems of one are reported at once. */
 export const vmDescriptorSchema = z.strictObject({
   apiVersion: z.literal('isobar/v1').describe('Always isobar/v1.'),
@@ -140,10 +150,13 @@ export const vmDescriptorSchema = z.strictObject({
     .default({ kind: 'none' })
     .describe('Which probe measures the VM from outside. Default: none.'),
   monitoring: monitoringSchema.describe('What the primary site of the VM wants to know.'),
-  /** Reserved: taken from whoever expects encryption, it would promise what is not done. */
   primarySitePublicKey: z
-    .never('encryption for the primary site is not built yet; leave it out')
+    .string()
+    .max(recipientPemCharsMax)
+    .superRefine(readableRecipients)
     .optional()
-    .describe('Reserved, and refused: encryption for the primary site is not built yet.'),
+    .describe(
+      'PEM certificates or public keys of the primary site, 1 to 16, RSA (2048 bits or more) or EC; the data stream is sealed for all. Default: it travels in the clear.',
+    ),
 });
 export type VmDescriptor = z.output<typeof vmDescriptorSchema>;

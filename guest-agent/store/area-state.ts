@@ -1,6 +1,6 @@
 import type { Area } from '../../common/channel/area.ts';
+import type { LoggerState } from '../../common/csv/csv-rows.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
-import type { LoggerState } from '../csv/csv-rows.ts';
 import type { ReachCrashPoint } from './crash-point.ts';
 import type { DatabaseIdentity } from './database-identity.ts';
 import { FileTable } from './file-table.ts';

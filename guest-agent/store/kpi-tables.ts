@@ -1,7 +1,7 @@
+import { foldCase } from '../../common/csv/csv-labels.ts';
+import type { CsvValue } from '../../common/csv/csv-value.ts';
 import { type Database, quoteIdentifier, type Statement } from '../../common/sqlite/database.ts';
 import { compileDataPointPattern } from '../../common/wire/data-point.ts';
-import { foldCase } from '../csv/csv-labels.ts';
-import type { CsvValue } from '../csv/csv-value.ts';
 import { isOwnTable } from './schema.ts';
 import type { UndoLog } from './undo-log.ts';
 

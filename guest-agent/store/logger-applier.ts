@@ -1,10 +1,15 @@
 import { constants } from 'node:os';
 
+import type { HeaderMode } from '../../common/csv/csv-labels.ts';
+import {
+  emptyLogger,
+  type LoggerState,
+  loggerState,
+  rowsOfAppend,
+} from '../../common/csv/csv-rows.ts';
+import { encodeRecord } from '../../common/csv/encode-csv.ts';
+import { decodeCsv } from '../../common/csv/parse-csv.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
-import type { HeaderMode } from '../csv/csv-labels.ts';
-import { emptyLogger, type LoggerState, loggerState, rowsOfAppend } from '../csv/csv-rows.ts';
-import { encodeRecord } from '../csv/encode-csv.ts';
-import { decodeCsv } from '../csv/parse-csv.ts';
 import type { AreaState } from './area-state.ts';
 import type { HeldSave } from './held-saves.ts';
 import type { TableRow } from './kpi-tables.ts';

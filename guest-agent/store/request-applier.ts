@@ -1,10 +1,10 @@
 import { constants } from 'node:os';
 
+import type { HeaderMode } from '../../common/csv/csv-labels.ts';
+import { rowsOfSave } from '../../common/csv/csv-rows.ts';
+import { decodeCsv } from '../../common/csv/parse-csv.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import { compileDataPointPattern } from '../../common/wire/data-point.ts';
-import type { HeaderMode } from '../csv/csv-labels.ts';
-import { rowsOfSave } from '../csv/csv-rows.ts';
-import { decodeCsv } from '../csv/parse-csv.ts';
 import type { AreaState } from './area-state.ts';
 import type { HeldSave } from './held-saves.ts';
 import type { TableRow } from './kpi-tables.ts';

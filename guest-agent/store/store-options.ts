@@ -1,5 +1,5 @@
+import type { HeaderMode } from '../../common/csv/csv-labels.ts';
 import type { Synchronous } from '../../common/sqlite/database.ts';
-import type { HeaderMode } from '../csv/csv-labels.ts';
 
 /** How the operator says that the first line of some files holds labels, or does not. */
 export interface HeaderRule {

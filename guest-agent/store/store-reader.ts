@@ -2,6 +2,7 @@ import { join } from 'node:path';
 
 import type { Area } from '../../common/channel/area.ts';
 import type { GuestRow } from '../../common/channel/guest-row.ts';
+import { foldCase } from '../../common/csv/csv-labels.ts';
 import {
   type Database,
   openDatabase,
@@ -9,7 +10,6 @@ import {
   type Statement,
 } from '../../common/sqlite/database.ts';
 import type { Value } from '../../common/wire/value.ts';
-import { foldCase } from '../csv/csv-labels.ts';
 import { layoutColumns, tableNames } from './kpi-tables.ts';
 import { databaseFileName, readerCacheBytesMax } from './schema.ts';
 

@@ -15,11 +15,17 @@ import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { HostCollectorConfig } from '../config.ts';
+import { EpochKeyStore } from './epoch-key-store.ts';
+import { OriginProtector } from './origin-protector.ts';
 
 /** What an origin stands on: the stream log in its own database, and the way out. */
 export interface StreamParts {
   readonly appender: FrameAppender;
   readonly forwarder: FrameForwarder;
+  /** Told by the origin for whom each VM's data is sealed. */
+  readonly protector?: OriginProtector;
+  /** The public keys of this host's epochs, for the site to state to its neighbours. */
+  readonly epochKeys?: EpochKeyStore;
   /** Started before the origin, stopped after it. */
   readonly services: readonly Service[];
   readonly stages: () => Record<string, StageCounts>;
@@ -39,7 +45,16 @@ export function mqttStreams(
   config: HostCollectorConfig,
 ): StreamParts {
   migrateStreamLog(deps.database);
-  const streamLog = new StreamLog(deps);
+  const epochKeys = new EpochKeyStore(deps.database);
+  const protector = new OriginProtector(
+    { ...deps, keys: epochKeys },
+    {
+      signs: config.signFrames,
+      keyRotationMs: config.contentKeyRotationMs,
+      keyRepeatMs: config.contentKeyRepeatMs,
+    },
+  );
+  const streamLog = new StreamLog({ ...deps, protector });
   const { siteDirectory } = config;
   const local = { host: config.mqttHost, port: config.mqttPort };
   const transports = new SiteTransports(deps, {
@@ -67,6 +82,8 @@ export function mqttStreams(
   return {
     appender: streamLog,
     forwarder: producer,
+    protector,
+    epochKeys,
     services: [pruning, transports.identity, transport, producer],
     stages: () => ({ producer: producer.counters.snapshot() }),
   };

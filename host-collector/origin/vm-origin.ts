@@ -32,6 +32,11 @@ export type OriginEvent =
   | { readonly kind: 'plan'; readonly descriptor: VmDescriptor }
   | { readonly kind: 'status'; readonly vmState: VmState };
 
+/** Where it is said for whom a VM's data stream is sealed, as PEM; undefined: for nobody, it is in the clear. */
+export interface RecipientSetter {
+  setRecipients(vm: VmId, pem: string | undefined): void;
+}
+
 /** One VM's part of a commit: applies events to the engine and writes what follows. All calls within a transaction. */
 export class VmOrigin {
   readonly #appender: FrameAppender;
@@ -45,6 +50,7 @@ export class VmOrigin {
   #inCommit = { inputs: 0, deliveries: 0 };
   readonly #rows = new RowMeasurements();
   readonly #bounds: EngineBounds;
+  readonly #recipients: RecipientSetter | undefined;
   #engine: SpecifierEngine;
   #visible: VisibleDeliveries;
   #cursors: Record<GuestArea, GuestCursor | null> = { encrypted: null, unencrypted: null };
@@ -59,12 +65,17 @@ export class VmOrigin {
   #freshEpochNumber = -1;
 
   constructor(
-    deps: { readonly database: Database; readonly appender: FrameAppender },
+    deps: {
+      readonly database: Database;
+      readonly appender: FrameAppender;
+      readonly protector?: RecipientSetter;
+    },
     vm: VmId,
     bounds: EngineBounds,
   ) {
     this.#appender = deps.appender;
     this.#bounds = bounds;
+    this.#recipients = deps.protector;
     this.#dataStream = { vm, kind: 'data' };
     this.#statusStream = { vm, kind: 'status' };
     this.#engineStore = new EngineStore(deps.database, vm, bounds);
@@ -118,6 +129,7 @@ export class VmOrigin {
    * database, opens one too.
    */
   open(descriptor: VmDescriptor, nowUs: number, stored: StoredEngine): readonly EncodedFrame[] {
+    this.#recipients?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
     const isNew = this.#engine.descriptorRevision === 0;
     const isRestored = stored.kind === 'engine' && stored.isRestored;
     for (const stream of [this.#dataStream, this.#statusStream]) {
@@ -202,6 +214,7 @@ export class VmOrigin {
     }
     this.#engineStore.remove();
     this.#cursorStore.remove();
+    this.#recipients?.setRecipients(this.#dataStream.vm, undefined);
     return this.takeFrames();
   }
 
@@ -232,6 +245,8 @@ export class VmOrigin {
         this.#apply({ kind: 'resumed', nowUs }, emit, true);
         return;
       case 'plan':
+        // What was measured before goes to those who were to read it then.
+        data.flush();
         this.#plan(event.descriptor, nowUs, emit);
         return;
       case 'status':
@@ -303,6 +318,7 @@ export class VmOrigin {
   }
 
   #plan(descriptor: VmDescriptor, nowUs: number, emit: (delivery: Delivery) => void): void {
+    this.#recipients?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
     this.#visible = new VisibleDeliveries(descriptor.monitoring.visibleToIntermediaries);
     if (descriptor.revision === this.#engine.descriptorRevision) return;
     const plan: MonitoringPlan = {

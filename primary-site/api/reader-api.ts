@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { positionHeader } from '../../common/control/reader-answer.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import type { IntegrityRecord } from '../sealing/integrity-records.ts';
 import type { PrimaryStore } from '../store/primary-store.ts';
 import type { ReadingFilter } from '../store/reading-reader.ts';
 import type { VmStatus } from '../store/stream-status.ts';
@@ -18,6 +19,10 @@ export interface ReaderApiDeps {
   readonly status: () => {
     readonly isLive: boolean;
     readonly vms: readonly VmStatus[];
+    /** What was refused or found wrong. */
+    readonly integrity?: readonly IntegrityRecord[];
+    /** Frames that are here and wait for a key. */
+    readonly waitingFrames?: number;
     readonly stages: Readonly<Record<string, StageCounts>>;
   };
 }

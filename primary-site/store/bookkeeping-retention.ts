@@ -83,7 +83,7 @@ export class BookkeepingRetention {
       )
       .all();
     for (const { epoch_id: epochId } of old) {
-      for (const table of ['stored_ranges', 'lost_ranges', 'epochs']) {
+      for (const table of ['stored_ranges', 'lost_ranges', 'content_keys', 'epochs']) {
         this.#database.prepare<[number]>(`DELETE FROM ${table} WHERE epoch_id = ?`).run(epochId);
       }
     }

@@ -38,6 +38,36 @@ export class EpochTable {
     return this.#entry(stream, epoch).epochId;
   }
 
+  /** Undefined for an epoch of which nothing was ever stored or said. */
+  knownIdOf(stream: StreamId, epoch: Epoch): number | undefined {
+    return this.#database
+      .prepare<[string, string, number, string], { epoch_id: number }>(
+        'SELECT epoch_id FROM epochs WHERE vm = ? AND kind = ? AND number = ? AND nonce = ?',
+      )
+      .get(stream.vm, stream.kind, epoch.number, epoch.nonce)?.epoch_id;
+  }
+
+  /** The frame's bytes; undefined when it is not here, or not any more. */
+  bytesOf(stream: StreamId, epoch: Epoch, seq: number): Uint8Array | undefined {
+    const epochId = this.knownIdOf(stream, epoch);
+    if (epochId === undefined) return undefined;
+    return this.#database
+      .prepare<[number, number], { bytes: Uint8Array }>(
+        'SELECT bytes FROM frames WHERE epoch_id = ? AND seq = ?',
+      )
+      .get(epochId, seq)?.bytes;
+  }
+
+  /** A frame's readings came after it: it is kept as long as they are, and no position is given twice. */
+  notePosition(frameId: number, lastPosition: number): void {
+    this.#database
+      .prepare<[number, number]>(
+        `UPDATE frames SET last_position = ?
+         WHERE frame_id = ? OR frame_id = (SELECT max(frame_id) FROM frames)`,
+      )
+      .run(lastPosition, frameId);
+  }
+
   /** False when the frame is here already. */
   addSeq(epochId: number, seq: number): boolean {
     const entry = this.#byId.get(epochId);

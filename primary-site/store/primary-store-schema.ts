@@ -8,6 +8,9 @@ import type { Migration } from '../../common/sqlite/migrate.ts';
  *   series         one data point of one VM as one specifier delivers it
  *   readings       a measurement, or a window's processed value; position rises in order of arrival
  *   loss_totals    what reported_losses add up to, also those that retention removed
+ *   epoch_keys     the key that signs an epoch, as the neighbour stated it; the first statement counts
+ *   content_keys   envelopes of the keys that bodies are sealed under, whether they can be opened or not
+ *   integrity      what was refused or found wrong, counted for each epoch
  *   windows        the revision of each window that is in force; a higher one replaces its readings. A window is known by
  *                  both its ends: a run of empty windows is another one than its first, which a late row revises
  */
@@ -105,6 +108,29 @@ export const primaryStoreMigrations: readonly Migration[] = [
         SELECT window_id, vm, specifier_id, subject, start_ms, end_ms, revision FROM windows;
       DROP TABLE windows;
       ALTER TABLE windows_by_ends RENAME TO windows;
+    `,
+  },
+  {
+    name: 'keys of epochs and contents, sealed frames that wait for a key, what was found wrong',
+    up: `
+      CREATE TABLE epoch_keys (
+        vm TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL,
+        public_key BLOB NOT NULL,
+        PRIMARY KEY (vm, kind, number, nonce)
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE content_keys (
+        epoch_id INTEGER NOT NULL, key_id BLOB NOT NULL, envelope BLOB NOT NULL,
+        PRIMARY KEY (epoch_id, key_id)
+      ) STRICT, WITHOUT ROWID;
+      ALTER TABLE frames ADD COLUMN waits_for_key BLOB;
+      CREATE INDEX frames_that_wait ON frames (epoch_id, waits_for_key) WHERE waits_for_key IS NOT NULL;
+      CREATE TABLE integrity (
+        vm TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL, finding TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+        first_at_us INTEGER NOT NULL, last_at_us INTEGER NOT NULL,
+        PRIMARY KEY (vm, kind, number, nonce, finding)
+      ) STRICT, WITHOUT ROWID;
     `,
   },
 ];

@@ -3,11 +3,18 @@ import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
+import type { RecipientKey } from '../../common/sealing/recipients.ts';
+import type { VerifiedClaim } from '../../common/signing/key-statement.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import { migrate } from '../../common/sqlite/migrate.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
-import { decodeFrame } from '../../common/wire/frame-codec.ts';
+import { decodeFrame, decodeFrameHeader, type SealedBody } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
+import { IntegrityRecords, type IntegrityRecord } from '../sealing/integrity-records.ts';
+import { OpenedFiles } from '../sealing/opened-files.ts';
+import { SealedFrames } from '../sealing/sealed-frames.ts';
+import { SignatureInspector, type SignaturePolicy } from '../sealing/signature-inspector.ts';
+import { StatedKeys } from '../sealing/stated-keys.ts';
 import { EpochTable } from './epoch-table.ts';
 import { primaryStoreMigrations } from './primary-store-schema.ts';
 import { ReadingReader } from './reading-reader.ts';
@@ -18,7 +25,14 @@ export interface PrimaryStoreOptions {
   readonly path: string;
   /** Data points, each as one specifier delivers it, that are taken; readings of further ones are dropped and counted. */
   readonly seriesMax: number;
+  /** Private keys that open sealed frames and files; default: none. */
+  readonly keys?: readonly RecipientKey[];
 }
+
+/** Frames that waited for a key, opened in one transaction. */
+const openedPerPassMax = 500;
+/** How often it is looked whether too many frames wait, in frames that begin to. */
+const waitsPerPrune = 1_000;
 
 interface OpenStore {
   readonly database: Database;
@@ -26,6 +40,9 @@ interface OpenStore {
   readonly writer: ReadingWriter;
   readonly reader: ReadingReader;
   readonly walSync: WalSync;
+  readonly integrity: IntegrityRecords;
+  readonly statedKeys: StatedKeys;
+  readonly sealed: SealedFrames;
 }
 
 /**
@@ -40,12 +57,16 @@ export class PrimaryStore implements Service, FrameSink {
   readonly #log: Log;
   readonly #options: PrimaryStoreOptions;
   readonly #listeners = new Set<() => void>();
+  readonly #files: OpenedFiles;
   #open: OpenStore | undefined;
+  #waitCount = 0;
+  #isOpeningDue = false;
 
   constructor(deps: { readonly clock: Clock; readonly log: Log }, options: PrimaryStoreOptions) {
     this.#clock = deps.clock;
     this.#log = deps.log;
     this.#options = options;
+    this.#files = new OpenedFiles(options.keys ?? []);
   }
 
   /** @throws DatabaseError when the file can't be used. */
@@ -55,13 +76,18 @@ export class PrimaryStore implements Service, FrameSink {
       walAutoCheckpointPages: 4_096,
     });
     migrate(database, primaryStoreMigrations);
+    const integrity = new IntegrityRecords(database);
     this.#open = {
       database,
       epochs: new EpochTable(database),
       writer: new ReadingWriter(database, this.#options.seriesMax, this.counters),
       reader: new ReadingReader(database),
       walSync: new WalSync(this.#options.path),
+      integrity,
+      statedKeys: new StatedKeys(database, integrity),
+      sealed: new SealedFrames(database, this.#options.keys ?? []),
     };
+    this.#scheduleOpening();
     return Promise.resolve();
   }
 
@@ -82,19 +108,11 @@ export class PrimaryStore implements Service, FrameSink {
   }
 
   async store(frames: readonly EncodedFrame[]): Promise<void> {
-    const { database, epochs, writer, walSync } = this.#running;
-    try {
-      database.transaction(() => {
-        for (const frame of frames) this.#storeFrame(frame);
-        epochs.writeRanges();
-        writer.finish();
-      })();
-    } catch (cause) {
-      epochs.forget();
-      writer.forget();
-      throw cause;
-    }
-    for (const listener of this.#listeners) listener();
+    const { epochs, walSync } = this.#running;
+    this.#commit(() => {
+      for (const frame of frames) this.#storeFrame(frame);
+      epochs.writeRanges();
+    });
     await walSync.sync();
   }
 
@@ -113,6 +131,49 @@ export class PrimaryStore implements Service, FrameSink {
 
   stored(stream: StreamId): readonly StoredRange[] {
     return this.#running.epochs.stored(stream);
+  }
+
+  /** Judges frames before the consumer takes them in. */
+  inspector(policy: SignaturePolicy): SignatureInspector {
+    return new SignatureInspector(
+      {
+        keyOf: ({ header }) => this.#running.statedKeys.keyOf(header.stream, header.epoch),
+        isAuthentic: ({ sealed }) => sealed === null || this.#isAuthentic(sealed),
+        storedBytes: ({ header }) =>
+          this.#running.epochs.bytesOf(header.stream, header.epoch, header.seq),
+        note: ({ header }, finding) => {
+          this.#running.integrity.note(header, finding, this.#clock.wallUs());
+          this.#log.warn('frame-not-trusted', {
+            vm: header.stream.vm,
+            stream: header.stream.kind,
+            epoch: header.epoch.number,
+            seq: header.seq,
+            finding,
+          });
+        },
+      },
+      policy,
+    );
+  }
+
+  /** Takes what the neighbour stated of an epoch's key. False when another key was stated before: that is recorded. */
+  acceptKeyStatement(claim: VerifiedClaim): boolean {
+    return this.#running.statedKeys.accept(claim, this.#clock.wallUs());
+  }
+
+  /** What was refused or found wrong, newest first. */
+  integrity(): readonly IntegrityRecord[] {
+    return this.#running.integrity.list();
+  }
+
+  /** Frames that are stored and wait for a key to be opened. */
+  waitingFrames(): number {
+    return this.#running.sealed.waitingCount();
+  }
+
+  /** Envelopes in `encrypted/` files. */
+  get fileCounters(): StageCounters {
+    return this.#files.counters;
   }
 
   /** What is known of each VM's streams. */
@@ -142,20 +203,108 @@ export class PrimaryStore implements Service, FrameSink {
     return this.#open;
   }
 
+  #commit(work: () => void): void {
+    const { database, epochs, writer, sealed } = this.#running;
+    try {
+      database.transaction(() => {
+        work();
+        writer.finish();
+      })();
+    } catch (cause) {
+      epochs.forget();
+      writer.forget();
+      sealed.forget();
+      throw cause;
+    }
+    for (const listener of this.#listeners) listener();
+  }
+
   #storeFrame(frame: EncodedFrame): void {
-    const { epochs, writer } = this.#running;
+    const { epochs, writer, sealed } = this.#running;
     const { header } = frame;
     const epochId = epochs.idOf(header.stream, header.epoch);
     if (!epochs.addSeq(epochId, header.seq)) return;
-    const decoded = decodeFrame(frame.bytes);
+    const keyId = this.#readFrame(frame, epochId);
+    epochs.insertFrame(epochId, header.seq, writer.lastPosition, frame.bytes);
+    if (keyId === null) return;
+    sealed.wait(epochId, header.seq, keyId);
+    this.#waitCount += 1;
+    if (this.#waitCount % waitsPerPrune === 0) this.#pruneWaiting();
+  }
+
+  /** Makes readings of a frame's records; returns the key that it has to wait for, null when it has not. */
+  #readFrame(frame: EncodedFrame, epochId: number): Uint8Array | null {
+    const { sealed, integrity } = this.#running;
+    let keyId: Uint8Array | null = null;
+    const decoded = decodeFrame(frame.bytes, (body) => {
+      sealed.keepEnvelope(epochId, body);
+      const opened = sealed.open(epochId, body);
+      ({ keyId } = body);
+      if (opened.ok && body.keyEnvelope !== null) this.#scheduleOpening();
+      return opened;
+    });
     if (decoded.ok) {
       for (const record of decoded.frame.records) this.#storeRecord(record, frame, epochId);
-    } else {
-      // The bytes are kept: they are what the origin committed, and a newer program may read them.
-      this.counters.failAtOnce();
-      this.#log.error('frame-not-decodable', { seq: header.seq, ...decoded.problem });
+      return null;
     }
-    epochs.insertFrame(epochId, header.seq, writer.lastPosition, frame.bytes);
+    if (decoded.problem.code === 'key-unknown') return keyId;
+    if (decoded.problem.code === 'not-authentic') {
+      integrity.note(frame.header, 'altered', this.#clock.wallUs());
+    }
+    // The bytes are kept: they are what the origin committed, and a newer program may read them.
+    this.counters.failAtOnce();
+    this.#log.error('frame-not-decodable', { seq: frame.header.seq, ...decoded.problem });
+    return null;
+  }
+
+  #isAuthentic(body: SealedBody): boolean {
+    const { epochs, sealed } = this.#running;
+    const epochId = epochs.knownIdOf(body.header.stream, body.header.epoch);
+    if (epochId === undefined) return true;
+    const opened = sealed.open(epochId, body);
+    return opened.ok || opened.code === 'key-unknown';
+  }
+
+  /** A key may have come for frames that wait: they are opened in pieces, between what arrives. */
+  #scheduleOpening(): void {
+    if (this.#isOpeningDue) return;
+    this.#isOpeningDue = true;
+    setImmediate(() => {
+      this.#isOpeningDue = false;
+      if (this.#open !== undefined) this.#openWaiting();
+    });
+  }
+
+  #openWaiting(): void {
+    const { epochs, writer, sealed } = this.#running;
+    let openedCount = 0;
+    try {
+      this.#commit(() => {
+        for (const { epochId, keyId } of sealed.openable()) {
+          const left = openedPerPassMax - openedCount;
+          for (const { frameId, bytes } of sealed.take(epochId, keyId, left)) {
+            const header = decodeFrameHeader(bytes);
+            if (header.ok) this.#readFrame({ header: header.header, bytes }, epochId);
+            epochs.notePosition(frameId, writer.lastPosition);
+            openedCount += 1;
+          }
+        }
+      });
+    } catch (cause) {
+      this.#log.error('sealed-frames-not-opened', { cause: String(cause) });
+      return;
+    }
+    if (openedCount === 0) return;
+    this.#log.info('sealed-frames-opened', { frameCount: openedCount });
+    this.#scheduleOpening();
+  }
+
+  #pruneWaiting(): void {
+    const frameCount = this.#running.sealed.prune();
+    if (frameCount === 0) return;
+    this.counters.accepted += frameCount;
+    this.counters.dropped += frameCount;
+    this.#log.error('sealed-frames-dropped', { frameCount });
   }
 
   #storeRecord(record: FrameRecord, { header }: EncodedFrame, epochId: number): void {
@@ -164,7 +313,7 @@ export class PrimaryStore implements Service, FrameSink {
       case 'delivery':
         // What intermediaries may see on the status stream is on the data stream as well.
         if (header.stream.kind === 'status') return;
-        writer.write(header.stream.vm, record.delivery);
+        writer.write(header.stream.vm, this.#files.open(record.delivery));
         this.counters.lagMs = (this.#clock.wallUs() - header.producedAtUs) / 1_000;
         return;
       case 'status':

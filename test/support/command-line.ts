@@ -8,6 +8,8 @@ export interface CommandResult {
   readonly exitCode: number;
   readonly lines: readonly string[];
   readonly remarks: readonly string[];
+  /** What it wrote that is not text. */
+  readonly bytes: Buffer;
 }
 
 /** Runs `isobar` in this process, as from a pipe (or a terminal of `columns`), and collects what it prints. */
@@ -16,7 +18,7 @@ export async function runIsobar(
   options: {
     readonly clock?: Clock;
     readonly columns?: number;
-    readonly standardInput?: string;
+    readonly standardInput?: string | Uint8Array;
     /** What a person at the terminal answers; without, there is no terminal. */
     readonly answer?: string;
     /** Ends a `watch` once it has printed so many lines, as Ctrl-C does. */
@@ -25,6 +27,7 @@ export async function runIsobar(
 ): Promise<CommandResult> {
   const lines: string[] = [];
   const remarks: string[] = [];
+  const written: Uint8Array[] = [];
   const interrupt = new AbortController();
   let commandExitCode = 0;
   const output: Output = {
@@ -36,11 +39,16 @@ export async function runIsobar(
       if (lines.length === options.interruptAfterLines) interrupt.abort();
       return Promise.resolve();
     },
+    bytes: (content) => {
+      written.push(content);
+      return Promise.resolve();
+    },
     remark: (text) => {
       remarks.push(text);
     },
   };
   const { answer } = options;
+  const standardInput = Buffer.from(options.standardInput ?? '');
   const context: CommandContext = {
     ...(answer === undefined ? {} : { ask: () => Promise.resolve(answer) }),
     clock: options.clock ?? new SystemClock(),
@@ -49,11 +57,17 @@ export async function runIsobar(
     userId: 1_000,
     output,
     interruptible: () => ({ signal: interrupt.signal, release: () => {} }),
-    readStandardInput: () => Promise.resolve(options.standardInput ?? ''),
+    readStandardInput: () => Promise.resolve(standardInput.toString('utf8')),
+    readStandardInputBytes: (bytesMax) => Promise.resolve(standardInput.subarray(0, bytesMax + 1)),
     setExitCode: (exitCode) => {
       commandExitCode = exitCode;
     },
   };
   const exitCode = await runCommandLine(commandLine, context);
-  return { exitCode: exitCode === 0 ? commandExitCode : exitCode, lines, remarks };
+  return {
+    exitCode: exitCode === 0 ? commandExitCode : exitCode,
+    lines,
+    remarks,
+    bytes: Buffer.concat(written),
+  };
 }

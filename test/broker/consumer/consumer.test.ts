@@ -11,6 +11,7 @@ import { LogRetention } from '../../../broker/log/log-retention.ts';
 import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
 import type { MqttTransport } from '../../../broker/mqtt/mqtt-transport.ts';
+import type { FrameInspector } from '../../../broker/ports.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
@@ -89,9 +90,17 @@ async function startConsumer(
   sink: RecordingSink,
   transport: MqttTransport,
   options: Partial<ConsumerOptions> = {},
+  inspector?: FrameInspector,
 ): Promise<Consumer> {
   const consumer = new Consumer(
-    { transport, sink, clock, random, log: silentLog },
+    {
+      transport,
+      sink,
+      clock,
+      random,
+      log: silentLog,
+      ...(inspector === undefined ? {} : { inspector }),
+    },
     {
       ...consumerDefaults,
       relation: 'reader',
@@ -406,6 +415,34 @@ describe('Consumer and Producer', () => {
     const genuine = origin.append(stream);
     expect(await arrived(sink, epoch.nonce, 2)).toEqual(oneTo(2));
     expect(Uint8Array.from(sink.frames.at(-1)!.bytes)).toEqual(Uint8Array.from(genuine.bytes));
+  });
+
+  test('a frame that the inspector refuses leaves no trace, and the true one is taken in its place', async () => {
+    const origin = await startOrigin();
+    const epoch = origin.openEpoch(stream);
+    const sink = new RecordingSink();
+    const repeated: number[] = [];
+    const inspector: FrameInspector = {
+      inspect: (frame) => (frame.header.producedAtUs === 1 ? 'refuse' : 'take'),
+      repeated: (frame) => void repeated.push(frame.header.seq),
+    };
+    const consumer = await startConsumer(sink, await startClient(), {}, inspector);
+    expect(await arrived(sink, epoch.nonce, 1)).toEqual(oneTo(1));
+    const forged = (seq: number) => {
+      const previousHash = frameHash(Buffer.from('forged'));
+      const header = { stream, epoch, seq, previousHash, producedAtUs: 1 };
+      return encodeFrame({ header, records: [] });
+    };
+    // One in the place of the next frame, and one far ahead, which must not look like a gap.
+    await broker.publish('n/reader/down/live', encodeFrameBatch([forged(2), forged(1_000_000)]), 0);
+    await eventually(() => consumer.counters.failed === 2, { timeoutMs: 5_000 });
+    const genuine = origin.append(stream);
+    expect(await arrived(sink, epoch.nonce, 2)).toEqual(oneTo(2));
+    expect(Uint8Array.from(sink.frames.at(-1)!.bytes)).toEqual(Uint8Array.from(genuine.bytes));
+    expect(sink.lost).toEqual([]);
+    await broker.publish('n/reader/down/live', encodeFrameBatch([forged(2)]), 0);
+    await eventually(() => repeated.includes(2), { timeoutMs: 5_000 });
+    expect(sink.seqs(epoch)).toEqual(oneTo(2));
   });
 
   test('noise on every topic is counted and changes nothing', async () => {

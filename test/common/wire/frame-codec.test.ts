@@ -1,13 +1,19 @@
+import { randomBytes } from 'node:crypto';
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
+import { newContentKey, openBody, sealBody } from '../../../common/sealing/content-key.ts';
 import { infraDataPoint, kpiDataPoint } from '../../../common/wire/data-point.ts';
 import type { Delivery, Measurement } from '../../../common/wire/delivery.ts';
 import {
   decodeFrame,
+  decodeFrameEnvelope,
   decodeFrameHeader,
   encodeFrame,
   frameBytesMax,
+  type BodyOpener,
+  type FrameProtection,
 } from '../../../common/wire/frame-codec.ts';
 import type { Epoch, Frame, FrameRecord } from '../../../common/wire/frame.ts';
 import type { Value } from '../../../common/wire/value.ts';
@@ -135,7 +141,64 @@ const frame: fc.Arbitrary<Frame> = fc.record({
   records: fc.array(record, { maxLength: 6 }),
 });
 
+const key = newContentKey(randomBytes);
+const open: BodyOpener = (body) => openBody(key, body);
+
+function sealed(original: Frame, keyEnvelope: Uint8Array | null): FrameProtection {
+  const encrypt = (body: Uint8Array, associatedData: Uint8Array): Uint8Array =>
+    sealBody(key, original.header, body, associatedData);
+  return { seal: { keyId: key.keyId, keyEnvelope, encrypt }, sign: () => Buffer.alloc(64, 7) };
+}
+
 describe('frame codec', () => {
+  test('gives back every sealed frame exactly, with its key and only with it', () => {
+    fc.assert(
+      fc.property(frame, fc.option(fc.uint8Array(), { nil: null }), (original, keyEnvelope) => {
+        const bytes = encodeFrame(original, sealed(original, keyEnvelope));
+        const signature = new Uint8Array(Buffer.alloc(64, 7));
+        expect(decodeFrame(bytes, open)).toEqual({ ok: true, frame: original, signature });
+        expect(decodeFrame(bytes)).toMatchObject({ problem: { code: 'key-unknown' } });
+        const other = newContentKey(randomBytes);
+        expect(decodeFrame(bytes, (body) => openBody(other, body))).toMatchObject({
+          problem: { code: 'not-authentic' },
+        });
+        expect(decodeFrameEnvelope(bytes)).toMatchObject({
+          ok: true,
+          envelope: {
+            header: original.header,
+            sealed: { keyId: key.keyId, keyEnvelope },
+            signedBytes: Uint8Array.from(bytes.subarray(0, -65)),
+            signature,
+          },
+        });
+      }),
+    );
+  });
+
+  test('a sealed frame that was altered anywhere before its signature does not open', () => {
+    fc.assert(
+      fc.property(frame, fc.nat(), fc.integer({ min: 1, max: 255 }), (original, at, change) => {
+        const bytes = encodeFrame(original, sealed(original, null));
+        const position = at % (bytes.length - 65);
+        const altered = Uint8Array.from(bytes);
+        altered[position] = (altered[position] ?? 0) ^ change;
+        expect(decodeFrame(altered, open).ok).toBe(false);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test('never throws on arbitrary bytes of version 2, sealed or not', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (noise) => {
+        const bytes = Buffer.concat([Buffer.from([0x49, 2, 0, 1, 0x61]), noise]);
+        expect(decodeFrame(bytes, open)).toHaveProperty('ok');
+        expect(decodeFrameEnvelope(bytes)).toHaveProperty('ok');
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
   test('gives back every frame exactly: 64-bit integers, floats, text, bytes and null', () => {
     fc.assert(
       fc.property(frame, (original) => {
@@ -209,7 +272,7 @@ describe('frame codec', () => {
     });
     const [first] = chainedFrames(dataStream('vm'), 1);
     const trailing = Buffer.concat([first!.bytes, Buffer.from([0])]);
-    expect(decodeFrame(trailing)).toMatchObject({ problem: { rule: 'bytes after the signature' } });
+    expect(decodeFrame(trailing)).toMatchObject({ problem: { rule: 'bytes after the records' } });
     expect(decodeFrame(new Uint8Array(frameBytesMax + 1))).toMatchObject({
       problem: { code: 'too-large' },
     });

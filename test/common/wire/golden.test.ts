@@ -5,13 +5,20 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
 import { packageRoot } from '../../../common/runtime/package-root.ts';
+import { contentKeyFromBytes, openBody, sealBody } from '../../../common/sealing/content-key.ts';
 import {
   decodeDownstream,
   decodeUpstream,
   encodeControl,
 } from '../../../common/wire/control-message.ts';
 import { decodeFrameBatch, encodeFrameBatch } from '../../../common/wire/frame-batch.ts';
-import { decodeFrame, encodeFrame } from '../../../common/wire/frame-codec.ts';
+import {
+  decodeFrame,
+  decodeFrameEnvelope,
+  decodeFrameHeader,
+  encodeFrame,
+  type BodyOpener,
+} from '../../../common/wire/frame-codec.ts';
 import { goldenFrame } from '../../support/golden-frame.ts';
 
 const directory = join(packageRoot(), 'test', 'golden', 'wire');
@@ -24,12 +31,23 @@ function goldenJson<Schema extends z.ZodType>(name: string, schema: Schema): z.o
   return schema.parse(JSON.parse(golden(name)));
 }
 
-const invalidFrames = goldenJson(
-  'frame-v1-invalid.json',
-  z.array(
-    z.strictObject({ name: z.string(), hex: z.string(), code: z.string(), rule: z.string() }),
-  ),
+const invalidFrameSchema = z.array(
+  z.strictObject({ name: z.string(), hex: z.string(), code: z.string(), rule: z.string() }),
 );
+const invalidFrames = [
+  ...goldenJson('frame-v1-invalid.json', invalidFrameSchema),
+  ...goldenJson('frame-v2-invalid.json', invalidFrameSchema),
+];
+const key = contentKeyFromBytes(Uint8Array.from({ length: 40 }, (_, index) => index));
+if (key === undefined) throw new Error('the golden key is one');
+const open: BodyOpener = (body) => openBody(key, body);
+const goldenSignature = Uint8Array.from({ length: 64 }, (_, index) => 255 - index);
+const sealWith = (keyEnvelope: Uint8Array | null) => ({
+  keyId: key.keyId,
+  keyEnvelope,
+  encrypt: (body: Uint8Array, associatedData: Uint8Array) =>
+    sealBody(key, goldenFrame.header, body, associatedData),
+});
 const direction = z.enum(['up', 'down']);
 const validMessages = goldenJson(
   'control-v1-valid.json',
@@ -41,15 +59,36 @@ const invalidMessages = goldenJson(
 );
 const decode = { up: decodeUpstream, down: decodeDownstream };
 
-describe('wire format, version 1', () => {
-  test('a frame has the bytes that were published', () => {
-    const bytes = Buffer.from(golden('frame-v1.hex'), 'hex');
-    expect(Buffer.from(encodeFrame(goldenFrame)).toString('hex')).toBe(bytes.toString('hex'));
-    expect(decodeFrame(Uint8Array.from(bytes))).toEqual({
+describe('wire format', () => {
+  test('a frame of version 1 is still read', () => {
+    const bytes = Uint8Array.from(Buffer.from(golden('frame-v1.hex'), 'hex'));
+    const signature = new Uint8Array();
+    expect(decodeFrame(bytes)).toEqual({ ok: true, frame: goldenFrame, signature });
+    expect(decodeFrameEnvelope(bytes)).toMatchObject({
       ok: true,
-      frame: goldenFrame,
-      signature: new Uint8Array(),
+      envelope: { header: goldenFrame.header, sealed: null, signature },
     });
+  });
+
+  test.each([
+    { name: 'frame-v2.hex', protection: {}, signature: new Uint8Array() },
+    {
+      name: 'frame-v2-sealed-signed.hex',
+      protection: { seal: sealWith(null), sign: () => goldenSignature },
+      signature: goldenSignature,
+    },
+    {
+      name: 'frame-v2-sealed-with-key.hex',
+      protection: { seal: sealWith(Uint8Array.of(0x30, 1, 2)) },
+      signature: new Uint8Array(),
+    },
+  ])('a frame of version 2 has the bytes that were published: $name', (fixture) => {
+    const bytes = Uint8Array.from(Buffer.from(golden(fixture.name), 'hex'));
+    const encoded = encodeFrame(goldenFrame, fixture.protection);
+    expect(Buffer.from(encoded).toString('hex')).toBe(Buffer.from(bytes).toString('hex'));
+    const { signature } = fixture;
+    expect(decodeFrame(bytes, open)).toEqual({ ok: true, frame: goldenFrame, signature });
+    expect(decodeFrameHeader(bytes)).toEqual({ ok: true, header: goldenFrame.header });
   });
 
   test('a frame batch has the bytes that were published', () => {
@@ -62,7 +101,7 @@ describe('wire format, version 1', () => {
   });
 
   test.each(invalidFrames)('refuses a frame: $name', ({ hex, code, rule }) => {
-    expect(decodeFrame(Buffer.from(hex, 'hex'))).toMatchObject({
+    expect(decodeFrame(Buffer.from(hex, 'hex'), open)).toMatchObject({
       ok: false,
       problem: { code, rule },
     });

@@ -1,3 +1,5 @@
+import { generateKeyPairSync } from 'node:crypto';
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
@@ -98,12 +100,27 @@ describe('a VM descriptor: all problems at once', () => {
 });
 
 describe('primarySitePublicKey', () => {
-  test('is refused rather than ignored: encryption for the primary site is not built yet', () => {
-    expect(problemsIn({ ...head, primarySitePublicKey: '-----BEGIN PUBLIC KEY-----' })).toEqual({
-      primarySitePublicKey:
-        '"-----BEGIN PUBLIC KEY-----": encryption for the primary site is not built yet; leave it out',
-    });
+  const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+
+  test('is one or several public keys or certificates in PEM', () => {
+    for (const primarySitePublicKey of [pem, pem.repeat(16)]) {
+      expect(vmDescriptorSchema.parse({ ...head, primarySitePublicKey })).toMatchObject({
+        primarySitePublicKey,
+      });
+    }
     expect('primarySitePublicKey' in vmDescriptorSchema.parse(head)).toBe(false);
+  });
+
+  test.each([
+    ['no key', 'no PEM block'],
+    [pem.replaceAll('PUBLIC', 'PRIVATE'), 'a private key'],
+    [pem.replace('MF', 'XX'), 'not a readable certificate or public key'],
+    [pem.repeat(17), '17 recipients, at most 16'],
+    ['x'.repeat(32_769), '32768'],
+  ])('is refused with what is the matter: %#', (primarySitePublicKey, rule) => {
+    const problems = problemsIn({ ...head, primarySitePublicKey });
+    expect(JSON.stringify(problems)).toContain(rule);
   });
 });
 

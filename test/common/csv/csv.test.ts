@@ -2,11 +2,11 @@ import * as fc from 'fast-check';
 import * as Papa from 'papaparse';
 import { describe, expect, test } from 'vitest';
 
-import { columnLabels } from '../../../guest-agent/csv/csv-labels.ts';
-import { emptyLogger, rowsOfAppend, rowsOfSave } from '../../../guest-agent/csv/csv-rows.ts';
-import { csvValue } from '../../../guest-agent/csv/csv-value.ts';
-import { encodeRecord } from '../../../guest-agent/csv/encode-csv.ts';
-import { decodeCsv, parseCsv } from '../../../guest-agent/csv/parse-csv.ts';
+import { columnLabels } from '../../../common/csv/csv-labels.ts';
+import { emptyLogger, rowsOfAppend, rowsOfSave } from '../../../common/csv/csv-rows.ts';
+import { csvValue } from '../../../common/csv/csv-value.ts';
+import { encodeRecord } from '../../../common/csv/encode-csv.ts';
+import { decodeCsv, parseCsv } from '../../../common/csv/parse-csv.ts';
 
 const limits = { columnsMax: 10, fieldCharactersMax: 100 };
 

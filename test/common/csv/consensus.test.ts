@@ -2,7 +2,7 @@ import assert from 'node:assert';
 
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import { decodeCsv, parseCsv } from '../../../guest-agent/csv/parse-csv.ts';
+import { decodeCsv, parseCsv } from '../../../common/csv/parse-csv.ts';
 import { type CsvCase, csvCases } from '../../support/csv/csv-cases.ts';
 import { findPeerParsers, type Parsed } from '../../support/csv/csv-parsers.ts';
 

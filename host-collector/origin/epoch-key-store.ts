@@ -1,0 +1,125 @@
+import {
+  epochKeyFromBytes,
+  epochKeyToBytes,
+  newEpochKey,
+  type EpochKey,
+} from '../../common/signing/epoch-key.ts';
+import type { KeyClaim } from '../../common/signing/key-statement.ts';
+import type { Database, Statement } from '../../common/sqlite/database.ts';
+import { streamKinds, type Epoch, type StreamId } from '../../common/wire/frame.ts';
+import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
+
+/** Epochs of a stream whose public keys are kept: as many as a log announces. */
+const keysPerStreamMax = 256;
+/** Private keys that are kept parsed; beyond it they are parsed again. */
+const parsedKeysMax = 4_096;
+
+interface KeyRow {
+  readonly vm: string;
+  readonly kind: string;
+  readonly number: number;
+  readonly nonce: string;
+  readonly public_key: Uint8Array;
+  readonly predecessor_number: number | null;
+  readonly predecessor_nonce: string | null;
+}
+
+/**
+ * The keys that sign this host's epochs. A key is made in the transaction that appends the first frame it signs, and
+ * its private half is gone with the epoch: when it is closed, or a later one of its stream has a key. Private halves are
+ * nowhere but in the collector's database, whose directory only its user can enter.
+ */
+export class EpochKeyStore {
+  readonly #database: Database;
+  readonly #parsed = new Map<string, EpochKey>();
+  readonly #find: Statement<[string, string, number, string], { private_key: Uint8Array }>;
+
+  constructor(database: Database) {
+    this.#database = database;
+    // A table of its own, made where it is missing, so that a collector begins to sign without a new schema version.
+    database.exec(
+      `CREATE TABLE IF NOT EXISTS collector_epoch_keys (
+         vm TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL,
+         public_key BLOB NOT NULL, private_key BLOB,
+         predecessor_number INTEGER, predecessor_nonce TEXT,
+         PRIMARY KEY (vm, kind, number, nonce)
+       ) STRICT, WITHOUT ROWID`,
+    );
+    this.#find = database.prepare(
+      `SELECT private_key FROM collector_epoch_keys
+       WHERE vm = ? AND kind = ? AND number = ? AND nonce = ? AND private_key IS NOT NULL`,
+    );
+  }
+
+  /** The epoch's key, made if it has none. Within the caller's transaction: what is rolled back is found gone. */
+  keyOf(stream: StreamId, epoch: Epoch, predecessor: Epoch | null): EpochKey {
+    const found = this.#find.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
+    if (found === undefined) return this.#make(stream, epoch, predecessor);
+    const name = Buffer.from(found.private_key).toString('latin1');
+    const parsed = this.#parsed.get(name) ?? epochKeyFromBytes(found.private_key);
+    if (this.#parsed.size >= parsedKeysMax) this.#parsed.clear();
+    this.#parsed.set(name, parsed);
+    return parsed;
+  }
+
+  /** The epoch has its last frame: its key signs nothing more. Within the caller's transaction. */
+  retire(stream: StreamId, epoch: Epoch): void {
+    this.#database
+      .prepare<[string, string, number]>(
+        'UPDATE collector_epoch_keys SET private_key = NULL WHERE vm = ? AND kind = ? AND number <= ?',
+      )
+      .run(stream.vm, stream.kind, epoch.number);
+  }
+
+  /** What a key statement says of each key, oldest first: for the site to sign and to hand on. */
+  claims(): readonly KeyClaim[] {
+    return this.#database
+      .prepare<[], KeyRow>(
+        `SELECT vm, kind, number, nonce, public_key, predecessor_number, predecessor_nonce
+         FROM collector_epoch_keys ORDER BY vm, kind, number`,
+      )
+      .all()
+      .flatMap((row) => {
+        const kind = streamKinds.find((each) => each === row.kind);
+        if (kind === undefined) return [];
+        return [
+          {
+            stream: { vm: vmIdSchema.parse(row.vm), kind },
+            epoch: { number: row.number, nonce: row.nonce },
+            publicKey: Uint8Array.from(row.public_key),
+            predecessor:
+              row.predecessor_number === null || row.predecessor_nonce === null
+                ? null
+                : { number: row.predecessor_number, nonce: row.predecessor_nonce },
+          },
+        ];
+      });
+  }
+
+  #make(stream: StreamId, epoch: Epoch, predecessor: Epoch | null): EpochKey {
+    const key = newEpochKey();
+    this.retire(stream, epoch);
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO collector_epoch_keys
+           (vm, kind, number, nonce, public_key, private_key, predecessor_number, predecessor_nonce)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      )
+      .run(
+        stream.vm,
+        stream.kind,
+        epoch.number,
+        epoch.nonce,
+        key.publicKey,
+        epochKeyToBytes(key),
+        predecessor?.number ?? null,
+        predecessor?.nonce ?? null,
+      );
+    this.#database
+      .prepare<[string, string, number]>(
+        'DELETE FROM collector_epoch_keys WHERE vm = ? AND kind = ? AND number <= ?',
+      )
+      .run(stream.vm, stream.kind, epoch.number - keysPerStreamMax);
+    return key;
+  }
+}

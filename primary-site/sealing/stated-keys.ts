@@ -1,0 +1,65 @@
+import type { KeyObject } from 'node:crypto';
+
+import { epochKey as epochName } from '../../broker/stream-key.ts';
+import { epochPublicKey } from '../../common/signing/epoch-key.ts';
+import type { VerifiedClaim } from '../../common/signing/key-statement.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import type { Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { IntegrityRecords } from './integrity-records.ts';
+
+/** Keys kept parsed; beyond it they are read again. */
+const cachedMax = 4_096;
+/** Keys kept of each stream; far more than a stream log announces. */
+const keysPerStreamMax = 4_096;
+
+/** The keys of epochs, as the neighbour stated them. The first statement of an epoch counts for ever. */
+export class StatedKeys {
+  readonly #database: Database;
+  readonly #records: IntegrityRecords;
+  readonly #cache = new Map<string, KeyObject>();
+
+  constructor(database: Database, records: IntegrityRecords) {
+    this.#database = database;
+    this.#records = records;
+  }
+
+  /** False when another key was stated for this epoch before: that is recorded, and the first one stays. */
+  accept({ stream, epoch, publicKey }: VerifiedClaim, atUs: number): boolean {
+    const known = this.#read(stream, epoch);
+    if (known !== undefined) {
+      if (Buffer.compare(known, publicKey) === 0) return true;
+      this.#records.note({ stream, epoch, seq: 0 }, 'key-contradicting', atUs);
+      return false;
+    }
+    this.#database
+      .prepare('INSERT INTO epoch_keys VALUES (?, ?, ?, ?, ?)')
+      .run(stream.vm, stream.kind, epoch.number, epoch.nonce, publicKey);
+    this.#database
+      .prepare<[string, string, number]>(
+        'DELETE FROM epoch_keys WHERE vm = ? AND kind = ? AND number <= ?',
+      )
+      .run(stream.vm, stream.kind, epoch.number - keysPerStreamMax);
+    return true;
+  }
+
+  /** The key that signs this epoch; undefined while nobody has stated one. */
+  keyOf(stream: StreamId, epoch: Epoch): KeyObject | undefined {
+    const name = epochName(stream, epoch);
+    const cached = this.#cache.get(name);
+    if (cached !== undefined) return cached;
+    const bytes = this.#read(stream, epoch);
+    const key = bytes === undefined ? undefined : epochPublicKey(bytes);
+    if (key === undefined) return undefined;
+    if (this.#cache.size >= cachedMax) this.#cache.clear();
+    this.#cache.set(name, key);
+    return key;
+  }
+
+  #read(stream: StreamId, epoch: Epoch): Uint8Array | undefined {
+    return this.#database
+      .prepare<[string, string, number, string], { public_key: Uint8Array }>(
+        'SELECT public_key FROM epoch_keys WHERE vm = ? AND kind = ? AND number = ? AND nonce = ?',
+      )
+      .get(stream.vm, stream.kind, epoch.number, epoch.nonce)?.public_key;
+  }
+}
