@@ -13,6 +13,7 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
@@ -123,7 +124,7 @@ function providePackages(packages) {
   const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;
   const obstacle = installObstacle();
   if (obstacle !== undefined) {
-    const advice = `missing system packages: ${list}. ${obstacle}; install them with: ${command}`;
+    const advice = `missing system packages: ${list}. ${obstacle}; install them as root with: ${hasPackageLists() ? command : `apt-get update && ${command}`}`;
     if (packages.every(({ isOptional }) => isOptional)) {
       process.stderr.write(
         `isobar: ${advice}\n  going on without: tests that need them are skipped\n`,
@@ -146,6 +147,12 @@ function providePackages(packages) {
   const failure = `${command} failed:\n${lastLines(result.stderr)}`;
   if (!packages.every(({ isOptional }) => isOptional)) throw new SetupError(failure);
   process.stderr.write(`isobar: ${failure}\n`);
+}
+
+/** Container images come without the lists of packages, and apt-get install finds nothing then. */
+function hasPackageLists() {
+  const directory = '/var/lib/apt/lists';
+  return existsSync(directory) && readdirSync(directory).some((name) => name.includes('_Packages'));
 }
 
 function installObstacle() {

@@ -16,7 +16,7 @@ const budgets = [
   ['unit', 2],
   ['contract', 1],
   ['mount', 2],
-  ['e2e', 2],
+  ['e2e', 3],
 ];
 /** A kind that takes this many times its budget hangs, and is ended. */
 const hangFactor = 3;

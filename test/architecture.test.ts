@@ -1,10 +1,10 @@
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
 
 import { packageRoot } from '../common/runtime/package-root.ts';
+import { sourceFiles } from './support/source-files.ts';
 
 /** Which of our folders each may import from. `import type` counts: it couples as much. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
@@ -51,12 +51,7 @@ interface Edge {
   readonly to: string;
 }
 
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
-  cwd: packageRoot(),
-  encoding: 'utf8',
-})
-  .split('\n')
-  .filter((path) => path !== '' && existsSync(join(packageRoot(), path)));
+const files = sourceFiles();
 const sources = files.filter((path) => path.endsWith('.ts') && folderOf(path) in mayImport);
 const edges = sources.flatMap((path) => importsOf(path));
 

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 
@@ -12,11 +11,9 @@ import { createStyle } from '../cli/text/style.ts';
 import { SystemClock } from '../common/runtime/clock.ts';
 import { packageRoot } from '../common/runtime/package-root.ts';
 import { SystemRandom } from '../common/runtime/random.ts';
+import { sourceFiles } from './support/source-files.ts';
 
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
-  cwd: packageRoot(),
-  encoding: 'utf8',
-}).split('\n');
+const files = sourceFiles();
 const documents = files.filter((path) => path.endsWith('.md'));
 
 function read(path: string): string {

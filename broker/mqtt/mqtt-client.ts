@@ -77,6 +77,8 @@ export class MqttClient implements MqttTransport {
   readonly #options: MqttClientOptions;
   readonly #subscriptions = new Set<Subscription>();
   readonly #listeners = new Set<(isConnected: boolean) => void>();
+  /** Of publishes that have no answer yet; the connection's end answers them, which MQTT.js does not always do. */
+  readonly #unanswered = new Set<(cause: Error) => void>();
   #connection: MqttConnection | undefined;
   #isConnected = false;
   #isStopped = true;
@@ -118,6 +120,7 @@ export class MqttClient implements MqttTransport {
     const connection = this.#connection;
     this.#connection = undefined;
     this.#setConnected(false);
+    this.#failUnanswered();
     if (connection !== undefined) await connection.endAsync(true);
   }
 
@@ -126,13 +129,19 @@ export class MqttClient implements MqttTransport {
     if (connection === undefined || !this.#isConnected) return Promise.reject(this.#notConnected());
     const buffer = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
     return new Promise((resolve, reject) => {
-      connection.publish(topic, buffer, { qos }, (cause) => {
-        if (cause === undefined || cause === null) {
-          resolve();
-          return;
-        }
+      const fail = (cause: Error): void => {
+        this.#unanswered.delete(fail);
         const message = `publishing to ${topic} failed: ${cause.message}`;
         reject(new MqttError('mqtt-publish-failed', message, { retryable: true, cause }));
+      };
+      this.#unanswered.add(fail);
+      connection.publish(topic, buffer, { qos }, (cause) => {
+        if (cause === undefined || cause === null) {
+          this.#unanswered.delete(fail);
+          resolve();
+        } else {
+          fail(cause);
+        }
       });
     });
   }
@@ -192,12 +201,18 @@ export class MqttClient implements MqttTransport {
     connection.end(true);
     this.#connection = undefined;
     this.#setConnected(false);
+    this.#failUnanswered();
     if (this.#isStopped) return;
     const delayMs = backoffDelayMs(this.#options.reconnect, this.#failedAttempts, this.#random);
     this.#failedAttempts += 1;
     this.#cancelRetry = this.#clock.after(delayMs, () => {
       this.#connect();
     });
+  }
+
+  /** A message that waits for room in the socket would wait for ever once that is gone. */
+  #failUnanswered(): void {
+    for (const fail of this.#unanswered) fail(new Error('the connection ended'));
   }
 
   async #sendSubscriptions(

@@ -131,11 +131,12 @@ describePrograms('Servers', (mount, programTest) => {
     ['logrotate'],
     async ({ sh }) => {
       const config = join(mount.scratchPath, 'logrotate.conf');
+      const owner = (await sh('echo "$(id -un) $(id -gn)"')).stdout.trim();
       const rotation = (file: string, directives: string): string =>
-        `${mount.path(file)} {\n  su root root\n  rotate 2\n  ${directives}\n}\n`;
+        `${mount.path(file)} {\n  su ${owner}\n  rotate 2\n  ${directives}\n}\n`;
       writeFileSync(
         config,
-        rotation('rotate-create', 'create 0644 root root') +
+        rotation('rotate-create', `create 0644 ${owner}`) +
           rotation('rotate-truncate', 'copytruncate') +
           rotation('rotate-date', 'dateext\n  nocreate') +
           rotation('rotate-compress', 'create\n  compress'),

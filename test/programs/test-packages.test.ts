@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 import { temporaryDirectory } from '../support/temporary-directory.ts';
-import { relinkInside } from '../support/test-packages.ts';
+import { linkAlternatives, relinkInside } from '../support/test-packages.ts';
 
 test('links of an unpacked package into /etc lead to the files that it brought, others stay', () => {
   using directory = temporaryDirectory();
@@ -30,4 +30,12 @@ test('links of an unpacked package into /etc lead to the files that it brought, 
   expect(readFileSync(file('java.security'), 'utf8')).toBe('providers\n');
   expect(readFileSync(file('beside'), 'utf8')).toBe('providers\n');
   expect(readlinkSync(file('host'))).toBe('/etc/hostname');
+});
+
+test('a program whose plain name only installing makes has it when unpacked: vim', () => {
+  using directory = temporaryDirectory();
+  mkdirSync(join(directory.path, 'usr/bin'), { recursive: true });
+  writeFileSync(join(directory.path, 'usr/bin/vim.basic'), 'vim\n');
+  linkAlternatives(directory.path);
+  expect(readFileSync(join(directory.path, 'usr/bin/vim'), 'utf8')).toBe('vim\n');
 });

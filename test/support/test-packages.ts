@@ -27,7 +27,17 @@ const packagesOf = {
   busybox: ['busybox-static'],
   collectd: ['collectd-core', 'libcap2'],
   cpio: ['cpio'],
-  curl: ['curl', 'libcurl4'],
+  curl: [
+    'curl',
+    'libcurl4',
+    'libbrotli1',
+    'libldap-2.5-0',
+    'libnghttp2-14',
+    'libpsl5',
+    'librtmp1',
+    'libsasl2-2',
+    'libssh2-1',
+  ],
   ed: ['ed'],
   fish: ['fish', 'fish-common', 'libpcre2-32-0'],
   git: ['git'],
@@ -36,8 +46,46 @@ const packagesOf = {
   logger: ['bsdutils'],
   logrotate: ['logrotate', 'libpopt0'],
   nano: ['nano'],
-  postgres: ['postgresql-15', 'postgresql-client-15', 'libpq5', 'libllvm14', 'libxml2', 'libicu72'],
+  postgres: [
+    'postgresql-15',
+    'postgresql-client-15',
+    'libicu72',
+    'libldap-2.5-0',
+    'libllvm14',
+    'libpq5',
+    'libsasl2-2',
+    'libxml2',
+  ],
   python3: ['python3.11-minimal', 'libpython3.11-minimal'],
+  'qemu-system-x86_64': [
+    'qemu-system-x86',
+    'qemu-system-common',
+    'qemu-system-data',
+    'seabios',
+    'libaio1',
+    'libbpf1',
+    'libcapstone4',
+    'libdaxctl1',
+    'libelf1',
+    'libfdt1',
+    'libfuse3-3',
+    'libglib2.0-0',
+    'libibverbs1',
+    'libjpeg62-turbo',
+    'libkmod2',
+    'libndctl6',
+    'libnl-3-200',
+    'libnl-route-3-200',
+    'libnuma1',
+    'libpixman-1-0',
+    'libpmem1',
+    'libpng16-16',
+    'librdmacm1',
+    'libsasl2-2',
+    'libslirp0',
+    'liburing2',
+    'libvdeplug2',
+  ],
   rsync: ['rsync', 'libpopt0', 'libxxhash0'],
   rsyslogd: ['rsyslog', 'libestr0', 'libfastjson4', 'liblognorm5'],
   setfattr: ['attr'],
@@ -56,10 +104,12 @@ const essentialPrograms = [
   'bash',
   'cc',
   'dash',
+  'mount',
   'perl',
   'script',
   'setpriv',
   'tar',
+  'umount',
 ] as const;
 
 export type TestProgram = keyof typeof packagesOf | (typeof essentialPrograms)[number];
@@ -91,15 +141,34 @@ export async function findProgram(program: TestProgram): Promise<FoundProgram | 
   }
   const packages = Object.entries(packagesOf).find(([name]) => name === program)?.[1];
   if (packages === undefined) return `${program} is not installed`;
-  const root = join(packagesDirectory(), program);
-  try {
-    if (!existsSync(root)) await unpack(packages, root);
-  } catch (error) {
-    return `${program} is not installed and ${packages.join(' ')} can't be downloaded: ${firstLine(error)}`;
-  }
+  const unpacked = await unpackedPackages(program, () => Promise.resolve(packages));
+  if (!unpacked.ok) return `${program} is not installed and ${unpacked.reason}`;
+  const root = unpacked.path;
   const path = find(program, root);
   if (path === undefined) return `${packages.join(' ')} have no ${program} for this machine`;
   return { path, environment: environmentOf(root), root };
+}
+
+/** The directory that packages were unpacked to, or why they can't be had. */
+export type UnpackedPackages =
+  | { readonly ok: true; readonly path: string }
+  | { readonly ok: false; readonly reason: string };
+
+/** Unpacks Debian packages privately, once; `packagesFor` is asked for their names only if they are not there yet. */
+export async function unpackedPackages(
+  name: string,
+  packagesFor: () => Promise<readonly string[]>,
+): Promise<UnpackedPackages> {
+  const path = join(packagesDirectory(), name);
+  if (existsSync(path)) return { ok: true, path };
+  let packages: readonly string[] = [name];
+  try {
+    packages = await packagesFor();
+    await unpack(packages, path);
+    return { ok: true, path };
+  } catch (error) {
+    return { ok: false, reason: `${packages.join(' ')} can't be downloaded: ${firstLine(error)}` };
+  }
 }
 
 /** Some programs refuse to run as root, so another user must reach what was unpacked. */
@@ -132,6 +201,17 @@ export function relinkInside(root: string): void {
   }
 }
 
+/** Programs whose plain name is a link that installing makes (update-alternatives), below /usr/bin. */
+const alternatives = { vim: 'vim.basic' } as const;
+
+/** Makes the links that a maintainer script would have made. */
+export function linkAlternatives(root: string): void {
+  for (const [name, target] of Object.entries(alternatives)) {
+    const link = join(root, 'usr/bin', name);
+    if (existsSync(join(dirname(link), target)) && !isThere(link)) symlinkSync(target, link);
+  }
+}
+
 /** A link counts, whether it leads anywhere or not. */
 function isThere(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
@@ -154,6 +234,7 @@ async function unpack(packages: readonly string[], root: string): Promise<void> 
       await mustRun('dpkg', ['-x', archive, join(staging, 'root')], { workingDirectory: staging });
     }
     relinkInside(join(staging, 'root'));
+    linkAlternatives(join(staging, 'root'));
     await rename(join(staging, 'root'), root);
   } finally {
     await rm(staging, { recursive: true, force: true });

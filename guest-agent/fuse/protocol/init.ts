@@ -35,7 +35,7 @@ const congestionThreshold = 48;
 const timeGranularityNs = 1_000;
 /** Replies are laid out as of 7.41; a newer kernel adapts to that. */
 const minorSpoken = 41;
-/** Linux 5.4; everything we send and read has been there since. Tested kernels begin with 6.1 (7.37). */
+/** Linux 5.4; everything we send and read has been there since. Tested kernels begin with 6.1 (7.38 as Debian has it). */
 const minorMin = 31;
 
 /**

@@ -1,0 +1,76 @@
+import { once } from 'node:events';
+import { createServer, type Socket } from 'node:net';
+
+import { expect, test } from 'vitest';
+
+import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
+import { SystemClock } from '../../../common/runtime/clock.ts';
+import { silentLog } from '../../../common/runtime/log.ts';
+import { SystemRandom } from '../../../common/runtime/random.ts';
+import { eventually } from '../../support/eventually.ts';
+
+/** MQTT 3.1.1, 3.2: accepted, no session. */
+const connectAccepted = Uint8Array.of(0x20, 2, 0, 0);
+/** More than a socket's buffers take, so that some still wait for room. */
+const messageCount = 64;
+const messageBytes = 1_000_000;
+
+/** Accepts clients and then reads nothing more of what they send. */
+async function startDeafBroker(): Promise<
+  AsyncDisposable & { readonly url: string; readonly cut: () => void }
+> {
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    sockets.push(socket);
+    socket.on('error', () => {});
+    socket.once('data', () => {
+      socket.pause();
+      socket.write(connectAccepted);
+    });
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  const cut = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    url: `mqtt://127.0.0.1:${address.port}`,
+    cut,
+    [Symbol.asyncDispose]: async () => {
+      cut();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+test.each([
+  ['the connection breaks', 0],
+  ['the connection breaks', 1],
+  ['the client stops', 0],
+  ['the client stops', 1],
+] as const)(
+  'a publish that waits for room fails when %s, with QoS %i, and never stays without an answer',
+  async (end, qos) => {
+    await using broker = await startDeafBroker();
+    const client = new MqttClient(
+      { clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+      { ...mqttClientDefaults, url: broker.url },
+    );
+    await client.start();
+    await eventually(() => client.isConnected, { timeoutMs: 5_000 });
+    const payload = new Uint8Array(messageBytes);
+    const published = Array.from({ length: messageCount }, () =>
+      client.publish('n/a/down/live', payload, qos),
+    );
+    const outcomes = Promise.allSettled(published);
+    if (end === 'the connection breaks') broker.cut();
+    else await client.stop();
+    expect((await outcomes).at(-1)).toMatchObject({
+      status: 'rejected',
+      reason: { code: 'mqtt-publish-failed', retryable: true },
+    });
+    await client.stop();
+  },
+);
