@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { consumerDefaults } from '../broker/consumer/consumer-options.ts';
 import { Consumer } from '../broker/consumer/consumer.ts';
+import type { EmbeddedBroker } from '../broker/mqtt/embedded-broker.ts';
 import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
 import { SiteTransports } from '../broker/mqtt/site-transports.ts';
 import { ControlServer } from '../common/control/control-server.ts';
@@ -49,30 +50,16 @@ export function buildPrimarySite(
       keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
     },
   );
-  const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
-  const transports = new SiteTransports(
-    { clock, random, log },
-    {
-      siteDirectory,
-      listen,
-      localPort,
-      keepaliveSeconds,
-      roles: new Map([[relation, 'producer']]),
-    },
-  );
+  const { relation } = config;
+  const transports = transportsOf(config, { clock, random, log });
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
   const consumer = new Consumer(
     { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
-  const { broker } = transports;
-  // What we publish for our own readers is none of our neighbour's business.
-  const jsonTransport = siteDirectory === undefined ? (broker ?? transport) : broker;
-  const isJsonOn = config.jsonTopics && (siteDirectory === undefined || localPort !== undefined);
+  const jsonTransport = jsonTransportOf(config, transports.broker, transport);
   const jsonTopics =
-    isJsonOn && jsonTransport !== undefined
-      ? [new JsonTopics({ store, transport: jsonTransport, log })]
-      : [];
+    jsonTransport === undefined ? [] : [new JsonTopics({ store, transport: jsonTransport, log })];
   const app = createReaderApi({
     store,
     log,
@@ -107,7 +94,7 @@ export function buildPrimarySite(
     ),
     ...jsonTopics,
     transports.identity,
-    ...new Set([transport, ...(broker === undefined ? [] : [broker])]),
+    ...new Set([transport, ...(transports.broker === undefined ? [] : [transports.broker])]),
     consumer,
     new ControlServer(
       app,
@@ -116,6 +103,27 @@ export function buildPrimarySite(
     ),
   ]);
   return { service, store, consumer };
+}
+
+/** The producer's broker, or ours that it dials. */
+function transportsOf(
+  config: PrimarySiteConfig,
+  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+): SiteTransports {
+  const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
+  const roles = new Map([[relation, 'producer' as const]]);
+  return new SiteTransports(deps, { siteDirectory, listen, localPort, keepaliveSeconds, roles });
+}
+
+/** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */
+function jsonTransportOf(
+  { jsonTopics, siteDirectory, localPort }: PrimarySiteConfig,
+  broker: EmbeddedBroker | undefined,
+  transport: MqttTransport,
+): MqttTransport | undefined {
+  if (!jsonTopics) return undefined;
+  if (siteDirectory === undefined) return broker ?? transport;
+  return localPort === undefined ? undefined : broker;
 }
 
 function directoryService(path: string): Service {

@@ -163,7 +163,7 @@ export class DemoRun {
         vm,
         saved: application.saved,
         stored,
-        newest: newest === undefined ? null : String(newest.value),
+        newest: newest === undefined ? null : JSON.stringify(newest.value),
         lagMs,
       })),
     });

@@ -82,7 +82,7 @@ export async function mountAgent(options: MountedAgentOptions = {}): Promise<Mou
 }
 
 const startTimeoutMs = 20_000;
-const stopTimeoutMs = 10_000;
+const stopTimeoutMs = 40_000;
 
 class AgentProcess implements MountedAgent {
   readonly mountPath: string;
