@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 
 import { OperatingError } from '../common/runtime/operating-error.ts';
 import { packageVersion } from '../common/runtime/package-root.ts';
+import { addAuditCommands } from './commands/audit.ts';
 import { addCompletionCommands } from './commands/completion.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { examples } from './commands/examples.ts';
@@ -45,6 +46,7 @@ export function buildProgram(context: CommandContext): Command {
     program.command('site').description('the reader at the primary site'),
     'primary-site',
   );
+  addAuditCommands(program, context);
   addCompletionCommands(program, context);
   addHelpCommand(program);
   examples(program, [
