@@ -114,6 +114,9 @@ async function verifyLog(options: AuditOptions, context: CommandContext): Promis
     await output.line(`  ${finding.problem}`);
     await output.line(`  whole up to ${head.seq}:${head.hash}`);
   }
+  for (const { seq, atUs, action, object } of options.json === true ? [] : verdict.notes) {
+    output.remark(`entry ${seq} of ${formatTimeUs(atUs)} says: ${action} ${object}`);
+  }
   if (tornLine !== undefined && options.json !== true) {
     const place = `${tornLine.file} line ${tornLine.lineNumber}`;
     output.remark(`${place} has no end: it is being written, or a crash cut it off`);

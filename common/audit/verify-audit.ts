@@ -22,7 +22,11 @@ export interface AuditVerdict {
   readonly finding: AuditFinding | undefined;
   /** Bytes after the newest line that have no end: being written, or torn by a crash, set aside at the next start. */
   readonly tornLine: { readonly file: string; readonly lineNumber: number } | undefined;
+  /** What the log says of itself: lines set aside, a chain that was broken at a start. The newest {@link notesMax}. */
+  readonly notes: readonly AuditEntry[];
 }
+
+const notesMax = 100;
 
 /** How a log says that its oldest entries were removed, on purpose and by its own bound. */
 export const prunedAction = 'audit.pruned';
@@ -42,6 +46,7 @@ export async function verifyAudit(directory: string, expected?: AuditHead): Prom
     head: walk.head,
     finding: walk.finding ?? walk.endFinding(),
     tornLine: walk.tornLine,
+    notes: walk.notes,
   };
 }
 
@@ -51,8 +56,11 @@ class ChainWalk {
   head: AuditHead = genesis;
   finding: AuditFinding | undefined;
   tornLine: AuditVerdict['tornLine'];
+  readonly notes: AuditEntry[] = [];
   /** Where the log begins when that is not entry 1; an entry must say so. */
-  #begin: { readonly file: string; readonly throughSeq: number; readonly previous: string } | undefined;
+  #begin:
+    | { readonly file: string; readonly throughSeq: number; readonly previous: string }
+    | undefined;
   #isBeginExplained = false;
   readonly #known: readonly { readonly head: AuditHead; readonly name: string }[];
   readonly #anchor: ReturnType<typeof readAnchor>;
@@ -105,7 +113,8 @@ class ChainWalk {
       return { file: this.#begin.file, lineNumber: 1, offsetBytes: 0, seq: 1, problem };
     }
     if (typeof this.#anchor !== 'string') return undefined;
-    if (this.#anchor === 'missing' && this.entryCount === 0 && this.fileCount === 0) return undefined;
+    if (this.#anchor === 'missing' && this.entryCount === 0 && this.fileCount === 0)
+      return undefined;
     const problem = `the noted head is ${this.#anchor}: whether entries are missing at the end can't be told`;
     return { ...nowhere, file: 'audit-head.json', seq, problem };
   }
@@ -128,14 +137,20 @@ class ChainWalk {
     for (const { head, name } of this.#known) {
       if (head.seq === seq && head.hash !== hash) return `entry ${seq} is not the one of ${name}`;
     }
-    if (entry.action === prunedAction && entry.direction === 'local') this.#noteWhetherExplains(entry);
+    if (entry.direction === 'local') this.#noteLocal(entry);
     this.entryCount += 1;
     this.head = { seq, hash };
     return undefined;
   }
 
-  /** The object of a pruning entry is `THROUGH_SEQ HASH`. */
-  #noteWhetherExplains(entry: AuditEntry): void {
+  #noteLocal(entry: AuditEntry): void {
+    if (entry.action !== prunedAction) {
+      if (!entry.action.startsWith('audit.')) return;
+      this.notes.push(entry);
+      if (this.notes.length > notesMax) this.notes.shift();
+      return;
+    }
+    // The object of a pruning entry is `THROUGH_SEQ HASH`.
     const begin = this.#begin;
     if (begin === undefined) return;
     if (entry.object === `${begin.throughSeq} ${begin.previous}`) this.#isBeginExplained = true;

@@ -1,5 +1,4 @@
 import 'reflect-metadata';
-
 import {
   generateKeyPairSync,
   KeyObject,
@@ -89,9 +88,7 @@ export class TestSite {
       authority,
       authorityKeys,
       cert: leaf.toString('pem'),
-      key: KeyObject.from(leafKeys.privateKey)
-        .export({ type: 'pkcs8', format: 'pem' })
-        .toString(),
+      key: KeyObject.from(leafKeys.privateKey).export({ type: 'pkcs8', format: 'pem' }).toString(),
       signing,
     });
     await site.revoke([]);
@@ -114,7 +111,10 @@ export class TestSite {
       signingAlgorithm: algorithm,
       signingKey: this.#authorityKeys.privateKey,
     });
-    this.#crl = crl.toString('pem').replaceAll('BEGIN CRL', 'BEGIN X509 CRL').replaceAll('END CRL', 'END X509 CRL');
+    this.#crl = crl
+      .toString('pem')
+      .replaceAll('BEGIN CRL', 'BEGIN X509 CRL')
+      .replaceAll('END CRL', 'END X509 CRL');
   }
 }
 

@@ -67,7 +67,11 @@ describe.each(Object.entries(kinds))('signatures with %s', (name, { privateKey, 
     expect(await httpbis.verifyMessage(verifier, altered)).toBe(false);
 
     const answer = { status: 200, contentDigest: contentDigestOf(Buffer.from('{}')) };
-    const answered = signAnswer({ ...answer, requestSignature: fields.signature }, times, privateKey);
+    const answered = signAnswer(
+      { ...answer, requestSignature: fields.signature },
+      times,
+      privateKey,
+    );
     const response = {
       status: 200,
       headers: {
@@ -77,7 +81,10 @@ describe.each(Object.entries(kinds))('signatures with %s', (name, { privateKey, 
       },
     };
     expect(await httpbis.verifyMessage(verifier, response, message)).toBe(true);
-    const other = { ...message, headers: { ...message.headers, Signature: `isobar=:${'A'.repeat(86)}==:` } };
+    const other = {
+      ...message,
+      headers: { ...message.headers, Signature: `isobar=:${'A'.repeat(86)}==:` },
+    };
     expect(await httpbis.verifyMessage(verifier, response, other)).toBe(false);
   });
 
@@ -125,7 +132,11 @@ describe.each(Object.entries(kinds))('signatures with %s', (name, { privateKey, 
   test('an answer is bound to its status, its body and the request it answers', () => {
     const { signature } = signRequest(request, times, privateKey);
     const second = signRequest(request, { ...times, nonce: 'x'.repeat(22) }, privateKey);
-    const answer = { status: 200, contentDigest: contentDigestOf(body), requestSignature: signature };
+    const answer = {
+      status: 200,
+      contentDigest: contentDigestOf(body),
+      requestSignature: signature,
+    };
     const parsed = parseAnswerSignature(signAnswer(answer, times, privateKey));
     expect(answerVerifies(answer, parsed!, publicKey)).toBe(true);
     const alterations = [
@@ -144,7 +155,10 @@ describe('the form of a signature', () => {
 
   test.each([
     ['fewer components', (input: string) => input.replace(' "content-digest"', '')],
-    ['another order', (input: string) => input.replace('"@method" "@target-uri"', '"@target-uri" "@method"')],
+    [
+      'another order',
+      (input: string) => input.replace('"@method" "@target-uri"', '"@target-uri" "@method"'),
+    ],
     ['no expiry', (input: string) => input.replace(/;expires=\d+/, '')],
     ['no nonce', (input: string) => input.replace(/;nonce="[^"]+"/, '')],
     ['a short nonce', (input: string) => input.replace(/nonce="[^"]+"/, 'nonce="abc"')],
@@ -160,7 +174,11 @@ describe('the form of a signature', () => {
   });
 
   test('the signature of an answer is none of a request', () => {
-    const answer = { status: 200, contentDigest: request.contentDigest, requestSignature: fields.signature };
+    const answer = {
+      status: 200,
+      contentDigest: request.contentDigest,
+      requestSignature: fields.signature,
+    };
     const answered = signAnswer(answer, times, kinds.ed25519.privateKey);
     expect(parseRequestSignature(answered)).toBeUndefined();
     expect(parseAnswerSignature(fields)).toBeUndefined();
