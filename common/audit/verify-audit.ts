@@ -113,8 +113,7 @@ class ChainWalk {
       return { file: this.#begin.file, lineNumber: 1, offsetBytes: 0, seq: 1, problem };
     }
     if (typeof this.#anchor !== 'string') return undefined;
-    if (this.#anchor === 'missing' && this.entryCount === 0 && this.fileCount === 0)
-      return undefined;
+    if (this.#anchor === 'missing' && this.fileCount === 0) return undefined;
     const problem = `the noted head is ${this.#anchor}: whether entries are missing at the end can't be told`;
     return { ...nowhere, file: 'audit-head.json', seq, problem };
   }

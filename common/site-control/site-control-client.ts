@@ -313,7 +313,9 @@ export class SiteControlClient implements Service {
   #watch(socket: TLSSocket): void {
     if (this.#sockets.has(socket)) return;
     this.#sockets.set(socket, new Uint8Array());
-    socket.once('close', () => this.#sockets.delete(socket));
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+    });
     socket.once('secureConnect', () => {
       this.#sockets.set(socket, socket.getPeerCertificate().raw);
     });

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 
 import { AuditLog, auditFileBytesMin } from '../../common/audit/audit-log.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
@@ -34,5 +35,5 @@ for (;;) {
   });
   writeSync(1, `${seq}\n`);
   // Lets the timers run, by which the head is noted.
-  if (seq % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
+  if (seq % 10 === 0) await setImmediate();
 }

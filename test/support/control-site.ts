@@ -1,3 +1,4 @@
+// oxlint-disable-next-line import/no-unassigned-import -- @peculiar/x509 wants it loaded before itself
 import 'reflect-metadata';
 import {
   generateKeyPairSync,
@@ -31,7 +32,6 @@ export class TestSite {
   readonly key: string;
   readonly signing: { readonly privateKey: KeyObject; readonly publicKey: KeyObject };
   readonly #authorityKeys: webcrypto.CryptoKeyPair;
-  #serial = 100;
   #crl = '';
 
   private constructor(
@@ -102,7 +102,6 @@ export class TestSite {
 
   /** Issues a list with these certificates' serial numbers. */
   async revoke(serialNumbers: readonly string[]): Promise<void> {
-    this.#serial += 1;
     const crl = await X509CrlGenerator.create({
       issuer: this.authority.subject,
       thisUpdate: new Date(Date.now() - 1_000),

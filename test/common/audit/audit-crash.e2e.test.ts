@@ -74,29 +74,29 @@ describe('the audit log of a killed process', () => {
   });
 });
 
-describe('isobar audit', () => {
-  async function writeLog(directory: string, count: number) {
-    const clock = new ManualClock();
-    const log = new AuditLog(
-      { clock, log: silentLog },
-      { directory, fileBytesMax: auditFileBytesMin, filesMax: 10, sync: 1_000 },
-    );
-    await log.start();
-    for (let number = 1; number <= count; number += 1) {
-      log.append({
-        relation: number % 2 === 0 ? 'a-b' : 'a-c',
-        direction: number % 2 === 0 ? 'in' : 'out',
-        action: 'POST /v1/subscriptions',
-        object: 'standing all',
-        outcome: 'subscribed',
-        requestDigest: null,
-      });
-      await clock.advance(1_000);
-    }
-    await log.stop();
-    return log.head;
+async function writeLog(directory: string, count: number) {
+  const clock = new ManualClock();
+  const log = new AuditLog(
+    { clock, log: silentLog },
+    { directory, fileBytesMax: auditFileBytesMin, filesMax: 10, sync: 1_000 },
+  );
+  await log.start();
+  for (let number = 1; number <= count; number += 1) {
+    log.append({
+      relation: number % 2 === 0 ? 'a-b' : 'a-c',
+      direction: number % 2 === 0 ? 'in' : 'out',
+      action: 'POST /v1/subscriptions',
+      object: 'standing all',
+      outcome: 'subscribed',
+      requestDigest: null,
+    });
+    await clock.advance(1_000);
   }
+  await log.stop();
+  return log.head;
+}
 
+describe('isobar audit', () => {
   test('show prints entries as lines and as JSON, by time and by neighbour', async () => {
     using directory = temporaryDirectory();
     await writeLog(join(directory.path, 'audit'), 4);
