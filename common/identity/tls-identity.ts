@@ -1,19 +1,38 @@
 import type { Cancel } from '../runtime/clock.ts';
 
-/** What a TLS end shows and trusts, all PEM. */
+/** What a TLS stack needs of a site, as PEM. */
 export interface TlsMaterial {
   readonly cert: string;
   readonly key: string;
+  /** The pinned authorities of all neighbours. Their subjects name nobody, as TLS servers send them to whoever asks. */
   readonly ca: readonly string[];
+  /**
+   * For a TLS stack's own check. Empty when {@link TlsIdentity.relationOf} alone judges revocation: OpenSSL refuses
+   * everybody as soon as the list of one authority is missing or late.
+   */
   readonly crl: readonly string[];
 }
 
-/** The port through which transports get certificates and learn whom a peer's certificate belongs to. */
+/**
+ * What a peer's certificate is shown for.
+ *   tls      a handshake
+ *   live     a connection whose handshake was accepted earlier: that its certificate has run out is tolerated for a while
+ *   signing  a signed request or countersignature
+ */
+export type CertificateUse = 'tls' | 'live' | 'signing';
+
+/** A site's side of mutual TLS 1.3 with its neighbours. */
 export interface TlsIdentity {
-  /** The newest material. */
+  /** The newest; the same object as long as nothing changed. */
   material(): TlsMaterial;
-  /** The relation whose pinned authority issued this verified, unrevoked peer certificate; undefined: nobody we trust. */
-  relationOf(peerCertificateDer: Uint8Array): string | undefined;
-  /** After renewal, revocation, a new pin: servers swap their secure context and cut connections of peers that relationOf refuses. */
+  /**
+   * The relation whose pinned authority issued this verified, unrevoked peer certificate; undefined: nobody we trust.
+   * Does not throw, whatever the bytes. `use` is `tls` when not given.
+   */
+  relationOf(peerCertificateDer: Uint8Array, use?: CertificateUse): string | undefined;
+  /**
+   * After renewal, revocation, a new pin: servers swap their secure context and cut connections of peers that
+   * relationOf refuses.
+   */
   onChange(listener: () => void): Cancel;
 }

@@ -129,7 +129,7 @@ export class SiteConnections {
   /** Looks at every certificate again. */
   cutUntrusted(): void {
     for (const [socket, { neighbour, certificate }] of this.#connections) {
-      if (this.#identity.relationOf(certificate) === neighbour.relation) continue;
+      if (this.#identity.relationOf(certificate, 'live') === neighbour.relation) continue;
       this.#log.warn('site-control-connection-cut', { relation: neighbour.relation });
       socket.destroy();
       this.#connections.delete(socket);

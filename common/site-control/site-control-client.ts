@@ -11,10 +11,9 @@ import type { TlsIdentity } from '../identity/tls-identity.ts';
 import { backoffDelayMs, type BackoffPolicy } from '../runtime/backoff.ts';
 import type { Cancel, Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { OperatingError, systemErrorCode } from '../runtime/operating-error.ts';
 import type { Random } from '../runtime/random.ts';
 import type { Service } from '../runtime/service.ts';
-import { isRetryable, refusalSchema, statusOf, type ControlCode } from './control-code.ts';
+import { refusalSchema, statusOf } from './control-code.ts';
 import { outcomeOf, type Endpoint } from './endpoint.ts';
 import {
   answerVerifies,
@@ -24,43 +23,15 @@ import {
   signRequest,
 } from './message-signature.ts';
 import type { SignatureTimes } from './request-gate.ts';
+import {
+  connectionError,
+  refusalBy,
+  SiteControlError,
+  unknownAnswer,
+  untrusted,
+} from './site-control-error.ts';
 import type { SiteKeys } from './site-keys.ts';
 import { secureContextOf } from './tls-options.ts';
-
-export type SiteControlErrorCode =
-  /** No connection, or it broke. Retryable. */
-  | 'unreachable'
-  /** No whole answer within `timeoutMs`. Retryable. */
-  | 'timed-out'
-  /** Who answers there is not the neighbour of this relation, or does not take us for one. */
-  | 'peer-untrusted'
-  /** The answer is not signed by the neighbour for this request. */
-  | 'answer-unverified'
-  /** The answer is signed and has a shape that this program doesn't know. */
-  | 'answer-unknown'
-  /** The neighbour refused: `peerCode`. */
-  | 'refused';
-
-/** A request that was not answered as its endpoint promises. */
-export class SiteControlError extends OperatingError<SiteControlErrorCode> {
-  override readonly name = 'SiteControlError';
-  /** With `refused`: why. */
-  readonly peerCode: ControlCode | null;
-
-  constructor(
-    code: SiteControlErrorCode,
-    message: string,
-    options: { readonly peerCode?: ControlCode; readonly cause?: unknown } = {},
-  ) {
-    const { peerCode, cause } = options;
-    const retryable =
-      code === 'unreachable' ||
-      code === 'timed-out' ||
-      (peerCode !== undefined && isRetryable(peerCode));
-    super(code, message, { retryable, cause });
-    this.peerCode = peerCode ?? null;
-  }
-}
 
 export interface SiteControlClientOptions {
   readonly relation: string;
@@ -141,7 +112,7 @@ export class SiteControlClient implements Service {
 
   /**
    * One request; `body` as the endpoint's schema takes it (`{}` for a GET). Each attempt's outcome is in the audit log.
-   * @throws SiteControlError
+   * @throws SiteControlError; AuditError when an attempt can't be recorded, whatever came of it
    */
   async call<Request extends z.ZodType, Answer extends z.ZodType>(
     endpoint: Endpoint<Request, Answer>,
@@ -422,44 +393,4 @@ function parseJson(body: Buffer): unknown {
   } catch {
     return undefined;
   }
-}
-
-function refusalBy(relation: string, peerCode: ControlCode): SiteControlError {
-  const isAboutTime = peerCode === 'expired' || peerCode === 'not-yet-valid';
-  const hint = isAboutTime ? '; compare the clocks of both sites' : '';
-  const message = `the neighbour of relation ${relation} refused: ${peerCode}${hint}`;
-  return new SiteControlError('refused', message, { peerCode });
-}
-
-function unknownAnswer(relation: string, cause: unknown): SiteControlError {
-  return new SiteControlError(
-    'answer-unknown',
-    `the neighbour of relation ${relation} gave an answer that this program does not know: compare the versions of both sites`,
-    { cause },
-  );
-}
-
-function untrusted(relation: string): SiteControlError {
-  return new SiteControlError(
-    'peer-untrusted',
-    `who answers is not the neighbour of relation ${relation}: check its address, and compare the fingerprints of its authority`,
-  );
-}
-
-function connectionError(relation: string, cause: unknown): SiteControlError {
-  const code = systemErrorCode(cause) ?? '';
-  // OpenSSL's and Node's names for certificates and alerts.
-  if (/^(?:ERR_SSL|ERR_TLS|CERT_|CRL_|UNABLE_TO|DEPTH_ZERO|SELF_SIGNED)/.test(code)) {
-    return new SiteControlError(
-      'peer-untrusted',
-      `the neighbour of relation ${relation} and this site do not take each other's certificates (${code}): isobar site status at both sites shows which`,
-      { cause },
-    );
-  }
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new SiteControlError(
-    'unreachable',
-    `the neighbour of relation ${relation} can't be reached: ${reason}`,
-    { cause },
-  );
 }

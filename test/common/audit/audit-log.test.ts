@@ -20,6 +20,7 @@ import { listAuditFiles } from '../../../common/audit/audit-files.ts';
 import {
   AuditLog,
   auditFileBytesMin,
+  auditLogDefault,
   type AuditLogOptions,
 } from '../../../common/audit/audit-log.ts';
 import { verifyAudit } from '../../../common/audit/verify-audit.ts';
@@ -45,7 +46,7 @@ async function openLog(
 ) {
   const log = new AuditLog(
     { clock, log: silentLog },
-    { directory, fileBytesMax: auditFileBytesMin, filesMax: 100, sync: 1_000, ...options },
+    { ...auditLogDefault, directory, fileBytesMax: auditFileBytesMin, ...options },
   );
   await log.start();
   return log;

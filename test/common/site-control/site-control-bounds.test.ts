@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
 import { serve } from '../../../common/site-control/endpoint.ts';
-import type { SiteControlError } from '../../../common/site-control/site-control-client.ts';
+import type { SiteControlError } from '../../../common/site-control/site-control-error.ts';
 import type { SiteControlServerOptions } from '../../../common/site-control/site-control-server.ts';
 import { siteEndpoint } from '../../../common/site-control/site-endpoint.ts';
 import { TestIdentity, type TestSite } from '../../support/control-site.ts';

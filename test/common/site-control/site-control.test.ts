@@ -3,7 +3,7 @@ import { connect as tlsConnect } from 'node:tls';
 
 import { describe, expect, test } from 'vitest';
 
-import { SiteControlError } from '../../../common/site-control/site-control-client.ts';
+import { SiteControlError } from '../../../common/site-control/site-control-error.ts';
 import type { SiteControlServerOptions } from '../../../common/site-control/site-control-server.ts';
 import { siteEndpoint } from '../../../common/site-control/site-endpoint.ts';
 import {
