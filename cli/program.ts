@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 
 import { OperatingError } from '../common/runtime/operating-error.ts';
 import { packageVersion } from '../common/runtime/package-root.ts';
+import { addAuditCommands } from './commands/audit.ts';
 import { addCompletionCommands } from './commands/completion.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { addDemoCommand } from './commands/demo.ts';
@@ -55,6 +56,7 @@ export function buildProgram(context: CommandContext): Command {
     'relay',
   );
   addDemoCommand(program, context);
+  addAuditCommands(program, context);
   addCompletionCommands(program, context);
   addHelpCommand(program);
   examples(program, [
