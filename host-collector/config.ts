@@ -38,7 +38,7 @@ export const hostCollectorConfigSchema = z.strictObject({
     .describe(
       'Port on which the broker in this process listens, 0: a free one; unused with mqttUrl.',
     ),
-  siteDirectory: siteDirectorySchema.optional(),
+  siteDirectory: siteDirectorySchema,
   listen: listenSchema
     .optional()
     .describe('With siteDirectory: where neighbours dial our broker. Default: none do.'),

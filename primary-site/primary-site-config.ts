@@ -25,11 +25,11 @@ export const primarySiteConfigSchema = z
       .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
       .optional()
       .describe('The broker that the producer publishes to. Default: the producer dials ours.'),
-    siteDirectory: siteDirectorySchema.optional(),
+    siteDirectory: siteDirectorySchema,
     listen: listenSchema
       .optional()
       .describe('Our own broker, for a producer that dials us. Default: none.'),
-    localPort: localPortSchema.optional(),
+    localPort: localPortSchema,
     relation: z
       .string()
       .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them')

@@ -4,6 +4,7 @@ import { z } from 'zod';
 export const siteDirectorySchema = z
   .string()
   .min(1)
+  .optional()
   .describe(
     'Directory that `isobar site init` made. With it neighbours are met over mutual TLS 1.3 only. Default: none, loopback only.',
   );
@@ -17,6 +18,7 @@ export const localPortSchema = z
   .int()
   .min(0)
   .max(65_535)
+  .optional()
   .describe(
     "With siteDirectory: a port on 127.0.0.1 where this site's own processes reach our broker without TLS. Default: none.",
   );

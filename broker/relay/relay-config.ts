@@ -52,11 +52,11 @@ export const relayConfigSchema = z
       .optional()
       .describe('Path of the control socket. Default: control.sock in the data directory.'),
     logLevel: z.enum(logLevels).default('info').describe('Least severe log event that is written.'),
-    siteDirectory: siteDirectorySchema.optional(),
+    siteDirectory: siteDirectorySchema,
     listen: listenSchema
       .optional()
       .describe('Our own broker, for neighbours that dial us. Default: none.'),
-    localPort: localPortSchema.optional(),
+    localPort: localPortSchema,
     relations: z
       .array(relationSchema)
       .min(1)
