@@ -16,6 +16,7 @@ import {
   type LoggedFrame,
   type LostRange,
 } from './frame-log.ts';
+import { LoggedFrames } from './logged-frames.ts';
 
 export type StreamLogErrorCode = 'epoch-missing' | 'epoch-closed';
 
@@ -37,7 +38,6 @@ interface EpochRow {
 
 const epochColumns = 'epoch_id, vm, kind, number, nonce, last_seq, last_hash, closed';
 const nonceBytes = 8;
-const framesPerReadMax = 4_096;
 
 /**
  * A producer's frames on disk: appended by the origin inside its own transaction, read in ranges by whoever serves
@@ -53,7 +53,7 @@ export class StreamLog implements FrameAppender, FrameLog {
   readonly #findEpoch: Statement<[string, string, number, string], EpochRow>;
   readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
   readonly #advanceEpoch: Statement<[number, Uint8Array, number, number, number]>;
-  readonly #readFrames: Statement<[number, number, number], LoggedFrame>;
+  readonly #frames: LoggedFrames;
 
   constructor(deps: {
     readonly database: Database;
@@ -78,10 +78,7 @@ export class StreamLog implements FrameAppender, FrameLog {
     this.#advanceEpoch = deps.database.prepare(
       'UPDATE stream_log_epochs SET last_seq = ?, last_hash = ?, closed = ?, bytes = bytes + ? WHERE epoch_id = ?',
     );
-    this.#readFrames = deps.database.prepare(
-      `SELECT seq, bytes FROM stream_log_frames WHERE epoch_id = ? AND seq BETWEEN ? AND ?
-       ORDER BY seq LIMIT ${framesPerReadMax}`,
-    );
+    this.#frames = new LoggedFrames(deps.database);
   }
 
   openEpoch(
@@ -136,16 +133,7 @@ export class StreamLog implements FrameAppender, FrameLog {
   }
 
   read(stream: StreamId, epoch: Epoch, range: SeqRange, bytesMax: number): LoggedFrame[] {
-    const row = this.#findEpoch.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
-    if (row === undefined) return [];
-    const frames: LoggedFrame[] = [];
-    let bytes = 0;
-    for (const frame of this.#readFrames.iterate(row.epoch_id, range.fromSeq, range.throughSeq)) {
-      bytes += frame.bytes.length;
-      if (frames.length > 0 && bytes > bytesMax) break;
-      frames.push(frame);
-    }
-    return frames;
+    return this.#frames.read(stream, epoch, range, bytesMax);
   }
 
   lostIn(stream: StreamId, epoch: Epoch, range: SeqRange): LostRange[] {

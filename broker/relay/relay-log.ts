@@ -11,10 +11,9 @@ import {
   type LoggedFrame,
   type LostRange,
 } from '../log/frame-log.ts';
+import { LoggedFrames } from '../log/logged-frames.ts';
 import type { StoredRange } from '../ports.ts';
 import { RangeSet, type SeqRange } from '../range-set.ts';
-
-const framesPerReadMax = 4_096;
 
 const tables: RangeTables = {
   epochs: 'stream_log_epochs',
@@ -47,8 +46,7 @@ export class RelayLog implements FrameLog {
   readonly #sources = new Map<number, string>();
   readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
   readonly #advanceEpoch: Statement<[number, number, number]>;
-  readonly #readFrames: Statement<[number, number, number], LoggedFrame>;
-  readonly #findEpoch: Statement<[string, string, number, string], { epoch_id: number }>;
+  readonly #frames: LoggedFrames;
 
   constructor(deps: { readonly database: Database; readonly clock: Clock }) {
     this.#database = deps.database;
@@ -61,13 +59,7 @@ export class RelayLog implements FrameLog {
     this.#advanceEpoch = deps.database.prepare(
       'UPDATE stream_log_epochs SET last_seq = max(last_seq, ?), bytes = bytes + ? WHERE epoch_id = ?',
     );
-    this.#readFrames = deps.database.prepare(
-      `SELECT seq, bytes FROM stream_log_frames WHERE epoch_id = ? AND seq BETWEEN ? AND ?
-       ORDER BY seq LIMIT ${framesPerReadMax}`,
-    );
-    this.#findEpoch = deps.database.prepare(
-      'SELECT epoch_id FROM stream_log_epochs WHERE vm = ? AND kind = ? AND number = ? AND nonce = ?',
-    );
+    this.#frames = new LoggedFrames(deps.database);
   }
 
   /**
@@ -89,7 +81,7 @@ export class RelayLog implements FrameLog {
 
   /** The neighbour that an epoch comes from; undefined when nobody brought it yet. */
   sourceOf(stream: StreamId, epoch: Epoch): string | undefined {
-    const epochId = this.#idOf(stream, epoch);
+    const epochId = this.#frames.epochId(stream, epoch);
     return epochId === undefined ? undefined : this.#sourceOfId(epochId);
   }
 
@@ -154,20 +146,11 @@ export class RelayLog implements FrameLog {
   }
 
   read(stream: StreamId, epoch: Epoch, range: SeqRange, bytesMax: number): LoggedFrame[] {
-    const epochId = this.#idOf(stream, epoch);
-    if (epochId === undefined) return [];
-    const frames: LoggedFrame[] = [];
-    let bytes = 0;
-    for (const frame of this.#readFrames.iterate(epochId, range.fromSeq, range.throughSeq)) {
-      bytes += frame.bytes.length;
-      if (frames.length > 0 && bytes > bytesMax) break;
-      frames.push(frame);
-    }
-    return frames;
+    return this.#frames.read(stream, epoch, range, bytesMax);
   }
 
   lostIn(stream: StreamId, epoch: Epoch, range: SeqRange): LostRange[] {
-    const epochId = this.#idOf(stream, epoch);
+    const epochId = this.#frames.epochId(stream, epoch);
     if (epochId === undefined) return [];
     const declared = this.#ranges.lost(epochId).flatMap((lost) => clip(lost, range, lost.reason));
     // What was stored here once and is no more, and not declared, was pruned after every subscriber had it.
@@ -192,10 +175,6 @@ export class RelayLog implements FrameLog {
          GROUP BY island`,
       )
       .all(epochId, range.fromSeq, range.throughSeq);
-  }
-
-  #idOf(stream: StreamId, epoch: Epoch): number | undefined {
-    return this.#findEpoch.get(stream.vm, stream.kind, epoch.number, epoch.nonce)?.epoch_id;
   }
 
   #sourceOfId(epochId: number): string | undefined {

@@ -1,41 +1,29 @@
-import type { StoredRange } from '../../broker/ports.ts';
-import { RangeSet, type SeqRange } from '../../broker/range-set.ts';
-import { epochKey } from '../../broker/stream-key.ts';
+import { EpochRanges, type RangeTables } from '../../broker/log/epoch-ranges.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { Epoch, Lost, Status, StreamId } from '../../common/wire/frame.ts';
 
-interface EpochEntry {
-  readonly epochId: number;
-  readonly ranges: RangeSet;
-}
+const tables: RangeTables = {
+  epochs: 'epochs',
+  insertEpoch:
+    'INSERT INTO epochs (vm, kind, number, nonce) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
+  stored: 'stored_ranges',
+  lost: 'lost_ranges',
+  lostAtUs: 'recorded_at_us',
+};
 
-/**
- * Which frames are here: epochs, their ranges, frames' bytes, losses and VM states. Ranges are cached; after a
- * transaction that failed, `forget` makes the next call read them again.
- */
+/** Frames' bytes, and what streams say of themselves: how epochs begin and end, heads, VM states, losses. */
 export class EpochTable {
+  /** Which frames are, or ever were, here. */
+  readonly ranges: EpochRanges;
   readonly #database: Database;
-  readonly #byKey = new Map<string, EpochEntry>();
-  readonly #byId = new Map<number, EpochEntry>();
-  /** Seqs added in the open transaction, by epoch. */
-  readonly #added = new Map<number, Set<number>>();
   readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
-  readonly #dropRanges: Statement<[number, number, number]>;
-  readonly #putRange: Statement<[number, number, number]>;
 
   constructor(database: Database) {
     this.#database = database;
+    this.ranges = new EpochRanges(database, tables);
     this.#insertFrame = database.prepare(
       'INSERT INTO frames (epoch_id, seq, last_position, bytes) VALUES (?, ?, ?, ?)',
     );
-    this.#dropRanges = database.prepare(
-      'DELETE FROM stored_ranges WHERE epoch_id = ? AND from_seq > ? AND from_seq <= ?',
-    );
-    this.#putRange = database.prepare('INSERT OR REPLACE INTO stored_ranges VALUES (?, ?, ?)');
-  }
-
-  idOf(stream: StreamId, epoch: Epoch): number {
-    return this.#entry(stream, epoch).epochId;
   }
 
   /** Undefined for an epoch of which nothing was ever stored or said. */
@@ -68,67 +56,8 @@ export class EpochTable {
       .run(lastPosition, frameId);
   }
 
-  /** False when the frame is here already. */
-  addSeq(epochId: number, seq: number): boolean {
-    const entry = this.#byId.get(epochId);
-    if (entry?.ranges.add(seq) !== true) return false;
-    const added = this.#added.get(epochId) ?? new Set();
-    this.#added.set(epochId, added.add(seq));
-    return true;
-  }
-
   insertFrame(epochId: number, seq: number, lastPosition: number, bytes: Uint8Array): void {
     this.#insertFrame.run(epochId, seq, lastPosition, bytes);
-  }
-
-  /** Writes the ranges that the transaction changed. A frame that was declared lost withdraws the declaration. */
-  writeRanges(): void {
-    for (const [epochId, seqs] of this.#added) {
-      const ranges = this.#byId.get(epochId)?.ranges.ranges ?? [];
-      for (const range of ranges) {
-        if (!containsAny(range, seqs)) continue;
-        this.#dropRanges.run(epochId, range.fromSeq, range.throughSeq);
-        this.#putRange.run(epochId, range.fromSeq, range.throughSeq);
-      }
-      this.#withdrawLost(epochId, seqs);
-    }
-    this.#added.clear();
-  }
-
-  forget(): void {
-    this.#byKey.clear();
-    this.#byId.clear();
-    this.#added.clear();
-  }
-
-  stored(stream: StreamId): StoredRange[] {
-    return this.#database
-      .prepare<
-        [string, string],
-        { number: number; nonce: string; from_seq: number; through_seq: number }
-      >(
-        `SELECT number, nonce, from_seq, through_seq FROM stored_ranges JOIN epochs USING (epoch_id)
-         WHERE vm = ? AND kind = ? ORDER BY epoch_id, from_seq`,
-      )
-      .all(stream.vm, stream.kind)
-      .map((row) => ({
-        epoch: { number: row.number, nonce: row.nonce },
-        fromSeq: row.from_seq,
-        throughSeq: row.through_seq,
-      }));
-  }
-
-  declareLost(
-    stream: StreamId,
-    lost: SeqRange & { readonly epoch: Epoch; readonly reason: string },
-    recordedAtUs: number,
-  ): void {
-    const epochId = this.idOf(stream, lost.epoch);
-    this.#database
-      .prepare<[number, number, number, string, number]>(
-        'INSERT OR REPLACE INTO lost_ranges VALUES (?, ?, ?, ?, ?)',
-      )
-      .run(epochId, lost.fromSeq, lost.throughSeq, lost.reason, recordedAtUs);
   }
 
   noteClosed(epochId: number, lastSeq: number): void {
@@ -158,7 +87,7 @@ export class EpochTable {
   noteHead(stream: StreamId, head: { readonly epoch: Epoch; readonly seq: number }): void {
     this.#database
       .prepare<[number, number]>('UPDATE epochs SET head_seq = max(head_seq, ?) WHERE epoch_id = ?')
-      .run(head.seq, this.idOf(stream, head.epoch));
+      .run(head.seq, this.ranges.idOf(stream, head.epoch));
   }
 
   noteReportedLoss(vm: string, lost: Lost, producedAtUs: number): void {
@@ -174,64 +103,4 @@ export class EpochTable {
       )
       .run(vm, lost.where, lost.count);
   }
-
-  /** The declared ranges that a frame came for are cut around it. */
-  #withdrawLost(epochId: number, seqs: ReadonlySet<number>): void {
-    const declared = this.#database
-      .prepare<
-        [number],
-        { from_seq: number; through_seq: number; reason: string; recorded_at_us: number }
-      >('SELECT from_seq, through_seq, reason, recorded_at_us FROM lost_ranges WHERE epoch_id = ?')
-      .all(epochId);
-    for (const row of declared) {
-      const range = { fromSeq: row.from_seq, throughSeq: row.through_seq };
-      if (!containsAny(range, seqs)) continue;
-      const left = new RangeSet([range]);
-      for (const seq of seqs) left.deleteRange(seq, seq);
-      this.#database
-        .prepare<[number, number]>('DELETE FROM lost_ranges WHERE epoch_id = ? AND from_seq = ?')
-        .run(epochId, row.from_seq);
-      for (const part of left.ranges) {
-        this.#database
-          .prepare<[number, number, number, string, number]>(
-            'INSERT INTO lost_ranges VALUES (?, ?, ?, ?, ?)',
-          )
-          .run(epochId, part.fromSeq, part.throughSeq, row.reason, row.recorded_at_us);
-      }
-    }
-  }
-
-  #entry(stream: StreamId, epoch: Epoch): EpochEntry {
-    const key = epochKey(stream, epoch);
-    const known = this.#byKey.get(key);
-    if (known !== undefined) return known;
-    const identity = [stream.vm, stream.kind, epoch.number, epoch.nonce] as const;
-    this.#database
-      .prepare<[string, string, number, string]>(
-        'INSERT INTO epochs (vm, kind, number, nonce) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
-      )
-      .run(...identity);
-    const row = this.#database
-      .prepare<[string, string, number, string], { epoch_id: number }>(
-        'SELECT epoch_id FROM epochs WHERE vm = ? AND kind = ? AND number = ? AND nonce = ?',
-      )
-      .get(...identity);
-    const epochId = row?.epoch_id ?? 0;
-    const ranges = this.#database
-      .prepare<[number], SeqRange>(
-        'SELECT from_seq AS fromSeq, through_seq AS throughSeq FROM stored_ranges WHERE epoch_id = ?',
-      )
-      .all(epochId);
-    const entry = { epochId, ranges: new RangeSet(ranges) };
-    this.#byKey.set(key, entry);
-    this.#byId.set(epochId, entry);
-    return entry;
-  }
-}
-
-function containsAny(range: SeqRange, seqs: ReadonlySet<number>): boolean {
-  for (const seq of seqs) {
-    if (range.fromSeq <= seq && seq <= range.throughSeq) return true;
-  }
-  return false;
 }

@@ -111,7 +111,7 @@ export class PrimaryStore implements Service, FrameSink {
     const { epochs, walSync } = this.#running;
     this.#commit(() => {
       for (const frame of frames) this.#storeFrame(frame);
-      epochs.writeRanges();
+      epochs.ranges.writeRanges();
     });
     await walSync.sync();
   }
@@ -125,12 +125,12 @@ export class PrimaryStore implements Service, FrameSink {
       readonly reason: string;
     },
   ): Promise<void> {
-    this.#running.epochs.declareLost(stream, lost, this.#clock.wallUs());
+    this.#running.epochs.ranges.declareLost(stream, lost, this.#clock.wallUs());
     await this.#running.walSync.sync();
   }
 
   stored(stream: StreamId): readonly StoredRange[] {
-    return this.#running.epochs.stored(stream);
+    return this.#running.epochs.ranges.stored(stream);
   }
 
   /** Judges frames before the consumer takes them in. */
@@ -187,7 +187,7 @@ export class PrimaryStore implements Service, FrameSink {
     writer.forgetSeries(seriesIds);
     reader.forgetSeries(seriesIds);
     // Epochs may have gone with them; what is left is read again.
-    epochs.forget();
+    epochs.ranges.forget();
   }
 
   /** Calls `listener` after each commit that may have brought readings. It must not throw. */
@@ -211,7 +211,7 @@ export class PrimaryStore implements Service, FrameSink {
         writer.finish();
       })();
     } catch (cause) {
-      epochs.forget();
+      epochs.ranges.forget();
       writer.forget();
       sealed.forget();
       throw cause;
@@ -222,8 +222,8 @@ export class PrimaryStore implements Service, FrameSink {
   #storeFrame(frame: EncodedFrame): void {
     const { epochs, writer, sealed } = this.#running;
     const { header } = frame;
-    const epochId = epochs.idOf(header.stream, header.epoch);
-    if (!epochs.addSeq(epochId, header.seq)) return;
+    const epochId = epochs.ranges.idOf(header.stream, header.epoch);
+    if (!epochs.ranges.addSeq(epochId, header.seq)) return;
     const keyId = this.#readFrame(frame, epochId);
     epochs.insertFrame(epochId, header.seq, writer.lastPosition, frame.bytes);
     if (keyId === null) return;
