@@ -1,7 +1,7 @@
-import { mkdirSync } from 'node:fs';
 import type { MessagePort } from 'node:worker_threads';
 
 import { ControlServer } from '../common/control/control-server.ts';
+import { makeDirectory } from '../common/runtime/make-directory.ts';
 import type { ProcessDependencies } from '../common/runtime/run-process.ts';
 import { storeOptions } from './agent-options.ts';
 import { SystemBootClock } from './channel/boot-clock.ts';
@@ -35,7 +35,7 @@ export function buildAgentParts(
 ): AgentParts {
   const { clock, log, logLevel, requestStop } = deps;
   const { mountPath, replies, reportFileSystem } = options;
-  mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
+  makeDirectory(config.dataDirectory, 0o700);
   const store = new StorePart(
     { clock, log, onFailure: dieWith(deps, 'store'), requestStop },
     {

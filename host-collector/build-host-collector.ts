@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 import type { Hono } from 'hono';
@@ -6,6 +5,7 @@ import type { Hono } from 'hono';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { createLog, type Log } from '../common/runtime/log.ts';
+import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import { openDatabase, type Database } from '../common/sqlite/database.ts';
@@ -48,7 +48,7 @@ export function controlSocketPath(config: HostCollectorConfig): string {
 
 /**
  * Composes a host collector: opens its database, builds every part, starts nothing.
- * @throws DatabaseError when the database can't be used.
+ * @throws OperatingError when the directory can't be made, DatabaseError when the database can't be used.
  */
 export function buildHostCollector(
   config: HostCollectorConfig,
@@ -57,7 +57,7 @@ export function buildHostCollector(
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? createLog('host-collector', config.logLevel);
-  mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
+  makeDirectory(config.dataDirectory, 0o700);
   const database = openDatabase(join(config.dataDirectory, 'collector.db'), {
     synchronous: config.synchronous,
   });

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { consumerDefaults } from '../broker/consumer/consumer-options.ts';
@@ -9,6 +8,7 @@ import { SiteTransports } from '../broker/mqtt/site-transports.ts';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
+import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
@@ -130,7 +130,7 @@ function directoryService(path: string): Service {
   return {
     name: 'data-directory',
     start: () => {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
+      makeDirectory(path, 0o700);
       return Promise.resolve();
     },
     stop: () => Promise.resolve(),

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Hono } from 'hono';
@@ -7,6 +6,7 @@ import { ControlServer } from '../../common/control/control-server.ts';
 import { relayPaths, type RelayStatus } from '../../common/control/relay-answer.ts';
 import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
 import { createLog, type Log } from '../../common/runtime/log.ts';
+import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
@@ -39,7 +39,7 @@ export function buildRelay(
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? createLog('relay', config.logLevel);
   const deps = { clock, random, log };
-  mkdirSync(config.dataDirectory, { recursive: true, mode: 0o700 });
+  makeDirectory(config.dataDirectory, 0o700);
   const database = openDatabase(join(config.dataDirectory, 'relay.db'), {
     synchronous: 'NORMAL',
     walAutoCheckpointPages: 4_096,

@@ -1,5 +1,7 @@
-import { closeSync, fstatSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+
+import { makeDirectory } from '../../common/runtime/make-directory.ts';
 
 export interface RotationBounds {
   /** A file that would grow beyond this is moved to `.1`, and so on. */
@@ -21,7 +23,7 @@ export class RotatingFile implements Disposable {
   #sizeBytes: number;
 
   constructor(path: string, bounds: RotationBounds = rotationDefault) {
-    mkdirSync(dirname(path), { recursive: true });
+    makeDirectory(dirname(path));
     this.#path = path;
     this.#bounds = bounds;
     this.#descriptor = openSync(path, 'a', 0o640);

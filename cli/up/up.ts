@@ -1,4 +1,4 @@
-import { mkdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Hono } from 'hono';
@@ -8,6 +8,7 @@ import { ControlClient, ControlError } from '../../common/control/control-client
 import { ControlServer } from '../../common/control/control-server.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { OperatingError, systemErrorCode } from '../../common/runtime/operating-error.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
@@ -224,8 +225,8 @@ class Places implements Service {
 
 /** Everybody may pass through to the mount, whose files have owners of their own; all else is ours alone. */
 function makeDirectories({ path, config, logs }: DataDirectory): void {
-  mkdirSync(path, { recursive: true, mode: 0o711 });
-  for (const own of [config, logs]) mkdirSync(own, { recursive: true, mode: 0o700 });
+  makeDirectory(path, 0o711);
+  for (const own of [config, logs]) makeDirectory(own, 0o700);
 }
 
 /** All but our own, which our control server removes. */

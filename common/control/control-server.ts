@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
@@ -9,6 +9,7 @@ import { Hono } from 'hono';
 import { ConfigError } from '../config/load-config.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import { makeDirectory } from '../runtime/make-directory.ts';
 import { OperatingError, systemErrorCode } from '../runtime/operating-error.ts';
 import type { Service } from '../runtime/service.ts';
 import {
@@ -73,7 +74,7 @@ export class ControlServer implements Service {
         { context: { pathBytes, pathBytesMax: socketPathBytesMax } },
       );
     }
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeDirectory(dirname(path), 0o700);
     const listener = getRequestListener(this.#wrappedApp().fetch);
     const server = createServer((request, response) => {
       void listener(request, response);

@@ -15,6 +15,8 @@ import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const isobar = `"${process.execPath}" "${compiledEntry('cli/main.ts')}"`;
 
+const stackLine = /\n {4}at /;
+
 /** Runs a script in which `isobar` talks to a reader whose watch never ends. */
 async function runScript(
   script: string,
@@ -85,6 +87,51 @@ describe('the command as a process', () => {
     expect(plain.stderr).toMatch(/^error: .*start it with: isobar up --data-dir \/nonexistent\n$/);
     const debug = await runScript(`${isobar} query --data-dir /nonexistent --debug`);
     expect(debug.stderr).toMatch(/\n {4}at /);
+  });
+
+  test.each([
+    ['--since 10', 'error: '],
+    ['--limit 0', 'error: '],
+    ['--no-such-option', 'error: '],
+  ])('exit code 2 (usage): isobar query %s', async (options, message) => {
+    const { exitCode, stdout, stderr } = await runScript(`${isobar} query ${options}`);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' });
+    expect(stderr).toContain(message);
+    expect(stderr).not.toMatch(stackLine);
+  });
+
+  test('exit code 2 (usage): a command that does not exist, and a part without its configuration', async () => {
+    const unknown = await runScript(`${isobar} sattus`);
+    expect(unknown.exitCode).toBe(2);
+    expect(unknown.stderr).toContain('Did you mean status?');
+    for (const part of ['guest', 'collector', 'site']) {
+      const { exitCode, stderr } = await runScript(`${isobar} ${part} run`);
+      expect({ part, exitCode }).toEqual({ part, exitCode: 2 });
+      expect(stderr).toContain('--config');
+    }
+  });
+
+  test('exit code 78 (config): config check, and each part on such a configuration, name every problem', async () => {
+    const wrong = `printf '{"mountPath": 7, "dataDirectory": 8, "no": 9}' > "$ISOBAR_DATA_DIR/wrong.json"`;
+    for (const command of ['guest run', 'collector run', 'site run']) {
+      const { exitCode, stderr } = await runScript(
+        `${wrong}; ${isobar} ${command} --config "$ISOBAR_DATA_DIR/wrong.json"`,
+      );
+      expect({ command, exitCode }).toEqual({ command, exitCode: 78 });
+      expect(stderr).toMatch(/ dataDirectory = 8: [\s\S]* no = 9: unknown key/);
+      expect(stderr).not.toMatch(stackLine);
+    }
+    const check = await runScript(
+      `${wrong}; ${isobar} config check --as guest-agent "$ISOBAR_DATA_DIR/wrong.json"`,
+    );
+    expect(check.exitCode).toBe(78);
+  });
+
+  test('exit code 78: a data directory that can not be made ends `isobar up` at once with what to do', async () => {
+    // mkdir(2) in /proc gives ENOENT. Had it no bound, no signal would end it.
+    const up = await runScript(`timeout -s KILL 15 ${isobar} up --data-dir /proc/isobar/data`);
+    expect(up.exitCode).toBe(78);
+    expect(up.stderr).toMatch(/^error: the directory \/proc\/isobar\S* can't be made .* choose /);
   });
 
   test('colour only on a terminal, and never with NO_COLOR', async () => {

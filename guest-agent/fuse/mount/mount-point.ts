@@ -1,5 +1,6 @@
-import { mkdirSync, readdirSync, realpathSync, rmdirSync, statSync } from 'node:fs';
+import { readdirSync, realpathSync, rmdirSync, statSync } from 'node:fs';
 
+import { makeDirectory } from '../../../common/runtime/make-directory.ts';
 import { systemErrorCode } from '../../../common/runtime/operating-error.ts';
 import { MountError } from './mount-error.ts';
 import { mountAt, readMountTable } from './mount-table.ts';
@@ -60,7 +61,7 @@ async function ensureDirectory(path: string): Promise<boolean> {
     if (statSync(path).isDirectory()) return false;
   } catch (error) {
     const code = systemErrorCode(error);
-    if (code === 'ENOENT') return makeDirectory(path);
+    if (code === 'ENOENT') return makeMountPoint(path);
     if (code !== 'ENOTCONN' && code !== 'ECONNABORTED') throw denied(path, error);
     await detach(path);
     return ensureDirectory(path);
@@ -72,12 +73,12 @@ async function ensureDirectory(path: string): Promise<boolean> {
   );
 }
 
-function makeDirectory(path: string): true {
+function makeMountPoint(path: string): true {
   try {
-    mkdirSync(path, { recursive: true });
+    makeDirectory(path);
     return true;
   } catch (error) {
-    throw denied(path, error);
+    throw denied(path, error instanceof Error ? (error.cause ?? error) : error);
   }
 }
 

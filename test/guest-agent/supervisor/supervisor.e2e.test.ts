@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { open, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve as resolvePath } from 'node:path';
 import { promisify } from 'node:util';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -255,7 +255,7 @@ describeUnless(obstacle, 'Supervisor', () => {
     expect(isMounted(path)).toBe(false);
   });
 
-  test('a mount point that is not empty, no directory, or has a running mount is refused with what to do', async () => {
+  test('a mount point that is not empty, no directory, can not be made, or has a running mount is refused with what to do', async () => {
     using directory = temporaryDirectory();
     const path = join(directory.path, 'mount');
     await using running = await startSupervised(path, 'serve');
@@ -266,8 +266,10 @@ describeUnless(obstacle, 'Supervisor', () => {
       ['full', 'choose an empty directory'],
       ['full/file', 'choose another path'],
       ['mount', 'stop that agent'],
+      // mkdir(2) in /proc gives ENOENT, however often it is tried.
+      ['/proc/isobar/mount', "can't be used: ENOENT"],
     ] as const) {
-      const refused = await startSupervised(join(directory.path, name), 'serve');
+      const refused = await startSupervised(resolvePath(directory.path, name), 'serve');
       expect(refused.first).toMatchObject({ error: expect.stringContaining(hint) });
       await refused.exited;
     }
