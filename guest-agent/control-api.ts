@@ -63,7 +63,11 @@ function statusOf(
       generation: reader.generation(area).generation,
       sizeBytes: databaseBytes(join(deps.dataDirectory, databaseFileName(area))),
       sizeBytesMax: deps.databaseBytesMax,
-      unacknowledgedRows: Math.max(0, deps.store.head(area) - store.acknowledgedRowIds[area]),
+      unacknowledgedRows: reader.rowCount(
+        area,
+        store.acknowledgedRowIds[area],
+        deps.store.head(area),
+      ),
       lostRows: store.counters[area].lostRows,
     })),
     held: store.held.map(({ area, table, savedAtUs, reason }) => ({

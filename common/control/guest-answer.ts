@@ -13,7 +13,7 @@ export const guestStatusSchema = z.looseObject({
       generation: z.string(),
       sizeBytes: z.int().nonnegative(),
       sizeBytesMax: z.int().positive(),
-      /** Rows that the host has not acknowledged. */
+      /** Published rows that the host has not acknowledged; of very many, the row ids that they span. */
       unacknowledgedRows: z.int().nonnegative(),
       /** Rows given up unacknowledged for want of room. */
       lostRows: z.int().nonnegative(),

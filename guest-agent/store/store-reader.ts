@@ -56,6 +56,8 @@ type RawRow = (bigint | number | string | Buffer | null)[];
 
 /** Rows read from one table at a time; the merge over all tables asks again for the one that runs out. */
 const chunkRows = 64;
+/** Row ids among which rows are counted one by one, a few milliseconds. */
+const countedRowIdsMax = 100_000;
 /** Statements kept for each database; all are dropped when there are more tables. */
 const statementsMax = 1_000;
 
@@ -96,10 +98,14 @@ export class StoreReader {
 
   /** The published rows after a cursor, from one snapshot: a table may go when the row that it was made for moves. */
   fetch(request: FetchRequest): FetchResult {
-    const database = this.#databases[request.area];
+    return this.#inSnapshot(request.area, () => this.#fetch(request));
+  }
+
+  #inSnapshot<Result>(area: Area, read: () => Result): Result {
+    const database = this.#databases[area];
     database.exec('BEGIN');
     try {
-      return this.#fetch(request);
+      return read();
     } finally {
       database.exec('COMMIT');
     }
@@ -129,6 +135,26 @@ export class StoreReader {
       rows.push(row);
       next.advance();
     }
+  }
+
+  /**
+   * How many rows are published after a cursor. Ids also go to rows that a later commit replaced and to those that a killed
+   * agent had reserved. Over more than {@link countedRowIdsMax} ids, which would take long, it is the number of ids: never less.
+   */
+  rowCount(area: Area, afterRowId: number, throughRowId: number): number {
+    const idCount = Math.max(0, throughRowId - afterRowId);
+    if (idCount === 0 || idCount > countedRowIdsMax) return idCount;
+    const database = this.#databases[area];
+    const countOf = (table: string): number =>
+      database
+        .prepare<[number, number], number>(
+          `SELECT count(*) FROM ${quoteIdentifier(table)} WHERE row_id > ? AND row_id <= ?`,
+        )
+        .pluck()
+        .get(afterRowId, throughRowId) ?? 0;
+    return this.#inSnapshot(area, () =>
+      tableNames(database).reduce((sum, table) => sum + countOf(table), 0),
+    );
   }
 
   /** What the size bound cost, of rows after `afterRowId`. */

@@ -298,6 +298,21 @@ describe('StoreReader', () => {
     expect(rows[4]).toMatchObject({ table: 't2', columns: ['CPU'], values: [5] });
     reader.close();
   });
+
+  test('rows behind a cursor are counted, not row ids: those of a withdrawn save have no row', () => {
+    using store = new StoreFixture();
+    store.engine.apply([saveOf('kpi', 'cpu,mem\n', { publishes: false })]);
+    store.engine.apply([saveOf('kpi', 'cpu,mem\n1,2\n')]);
+    store.engine.apply([saveOf('other', '3\n', { file: 2, handle: 2 })]);
+    const reader = new StoreReader(store.directory.path);
+    const frontier = store.engine.frontier('unencrypted');
+    expect(frontier).toBe(3);
+    expect(reader.rowCount('unencrypted', 0, frontier)).toBe(2);
+    expect(reader.rowCount('unencrypted', 2, frontier)).toBe(1);
+    expect(reader.rowCount('unencrypted', frontier, frontier)).toBe(0);
+    expect(reader.rowCount('unencrypted', 0, 10_000_000)).toBe(10_000_000);
+    reader.close();
+  });
 });
 
 describe('bounds of the store', () => {
