@@ -11,9 +11,9 @@ export type Statement<Parameters extends unknown[] = unknown[], Row = unknown> =
   Row
 >;
 
-/** What a commit survives: `FULL` a power cut, `NORMAL` a crash of the process, `OFF` nothing promised. */
 /** A function that runs in one transaction, made once and called often. */
 export type Transaction<Run extends (...parameters: never[]) => unknown> = Sqlite.Transaction<Run>;
+/** What a commit survives: `FULL` a power cut, `NORMAL` a crash of the process, `OFF` nothing promised. */
 export type Synchronous = 'FULL' | 'NORMAL' | 'OFF';
 
 export interface OpenDatabaseOptions {

@@ -98,6 +98,12 @@ describe('StoreEngine: files', () => {
     expect(store.engine.takeEvents()).toMatchObject([{ throughRowId: 3, tables: ['web/load'] }]);
     store.engine.apply([{ kind: 'publish', token: 3n, handle: 5 }]);
     expect(store.engine.takeEvents()).toMatchObject([{ throughRowId: 4, tables: ['old'] }]);
+    // "Real CREATE TEMP TRIGGERs on the agent's connection": no other connection sees or fires them.
+    expect(
+      store.withDatabase((db) =>
+        db.prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'").all(),
+      ),
+    ).toEqual([]);
     store.engine.watch('unencrypted', []);
     store.engine.apply([saveOf('old', '1')]);
     expect(store.engine.takeEvents()).toMatchObject([{ tables: [] }]);

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 
 import { describe, expect, test } from 'vitest';
@@ -6,6 +7,20 @@ import { tableNames } from '../../../guest-agent/store/kpi-tables.ts';
 import { saveOf, StoreFixture } from '../../support/store-fixture.ts';
 
 const { EAGAIN, EFBIG, EINVAL } = constants.errno;
+
+/** Frames that end a transaction in a WAL: those that state the database's size (SQLite file format, 4.1). */
+function commitCount(walPath: string): number {
+  const wal = readFileSync(walPath);
+  const headerBytes = 32;
+  const frameBytes = 24 + wal.readUInt32BE(8);
+  const salts = wal.subarray(16, 24);
+  let count = 0;
+  for (let at = headerBytes; at + frameBytes <= wal.length; at += frameBytes) {
+    const isOfThisWal = wal.subarray(at + 8, at + 16).equals(salts);
+    if (isOfThisWal && wal.readUInt32BE(at + 4) > 0) count += 1;
+  }
+  return count;
+}
 
 describe('StoreEngine: saves', () => {
   test('a save is one row in a table named exactly like the path, with row_id and saved_at_us', () => {
@@ -56,6 +71,19 @@ describe('StoreEngine: saves', () => {
       { path: 'bad', reason: 'unterminated-quote', content: Buffer.from('"1') },
       { path: 'big', reason: 'too-large', content: Buffer.from('1'.repeat(20 + 1)) },
     ]);
+  });
+
+  test('"group commit over all handles": a batch is one COMMIT of each database, however many saves are in it', () => {
+    using store = new StoreFixture();
+    const saves = Array.from({ length: 50 }, (_, index) =>
+      saveOf(`kpi${index}`, `${index}\n`, { handle: index, file: index }),
+    );
+    store.engine.apply([saveOf('first', '1\n', { handle: 98, file: 98 })]);
+    const before = commitCount(`${store.databasePath()}-wal`);
+    const outcomes = store.engine.apply([...saves, saveOf('bad', '"1', { handle: 99, file: 99 })]);
+    expect(commitCount(`${store.databasePath()}-wal`) - before).toBe(1);
+    expect(outcomes.filter(({ result }) => result === 0)).toHaveLength(50);
+    expect(store.rows('kpi49')).toHaveLength(1);
   });
 
   test('for a plain save that extends the previous content, only new lines are rows', () => {

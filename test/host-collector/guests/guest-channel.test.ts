@@ -1,15 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import type { GuestRow } from '../../../common/channel/guest-row.ts';
-import { MessageConnection } from '../../../common/channel/message-connection.ts';
-import type { ChannelMessage } from '../../../common/channel/message.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import {
   everyTable,
@@ -20,6 +17,7 @@ import {
 } from '../../support/channel-fixture.ts';
 import { eventually } from '../../support/eventually.ts';
 import { MemoryRowStore } from '../../support/memory-row-store.ts';
+import { rawHost } from '../../support/raw-host.ts';
 import { RecordingGuestListener } from '../../support/recording-guest-listener.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
@@ -64,35 +62,6 @@ async function startPair(
       await proxy?.[Symbol.asyncDispose]();
       await server.stop();
       directory[Symbol.dispose]();
-    },
-  };
-}
-
-/** A host of the test's own, which says what it is told to. */
-async function rawHost(path: string) {
-  const socket = connect(path);
-  await once(socket, 'connect');
-  const received: ChannelMessage[] = [];
-  let closeReason: string | undefined;
-  const connection = new MessageConnection({ clock: new SystemClock() }, socket, {
-    message: (message) => {
-      received.push(message);
-    },
-    damage: () => {},
-    closed: (reason) => {
-      closeReason = reason;
-    },
-  });
-  return {
-    socket,
-    connection,
-    received,
-    kinds: () => received.map(({ kind }) => kind),
-    closeReason: () => closeReason,
-    hello: (session: number) => {
-      const versions = { oldest: 1, newest: 1 };
-      connection.send({ kind: 'hello', versions, hostInstance: 'raw' }, session);
-      connection.session = session;
     },
   };
 }
