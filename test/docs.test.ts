@@ -37,10 +37,17 @@ function pathsNamedIn(document: string): string[] {
 
 describe('the documents', () => {
   test('are there: what people expect of a repository', () => {
-    for (const path of ['README.md', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md']) {
+    for (const path of [
+      'README.md',
+      'LICENSE',
+      'CHANGELOG.md',
+      'CONTRIBUTING.md',
+      '.editorconfig',
+    ]) {
       expect(files).toContain(path);
     }
     expect(read('LICENSE')).toContain('Apache License');
+    expect(JSON.parse(read('package.json'))).toMatchObject({ license: 'Apache-2.0' });
     expect(documents).toContain('docs/ARCHITECTURE.md');
   });
 
@@ -114,6 +121,26 @@ describe('the documents', () => {
       'A VM is silent or stuck',
       'Uninstalling',
     ]);
+  });
+
+  test("`npm run check` is .ci/run: format, lint, types, dead code, architecture, then the README's test command", () => {
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+    expect(scripts['check']).toBe('.ci/run');
+    const steps = Array.from(read('.ci/run').matchAll(/^step \d+ '(.+?)' (.+)$/gm), (step) =>
+      step.slice(1),
+    );
+    expect(steps.map(([name]) => name)).toEqual([
+      'set-up',
+      'format',
+      'lint',
+      'types',
+      'dead code',
+      'architecture',
+      'tests',
+    ]);
+    expect(steps.at(-1)).toEqual(['tests', 'npm test']);
+    expect(read('README.md')).toMatch(/^npm test /m);
+    expect(read('.ci/run')).toMatch(/^set -euo pipefail$/m);
   });
 
   test('the budgets of .ci/run add up to 15 minutes at most', () => {

@@ -4,8 +4,10 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
+  readlinkSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -28,6 +30,8 @@ interface Machine {
   readonly programs?: readonly string[];
   /** Whether dependencies lie there already, so that only system packages are looked at. */
   readonly hasDependencies?: boolean;
+  /** What npm does beside noting its call. */
+  readonly npm?: string;
 }
 
 interface SetUp {
@@ -36,6 +40,8 @@ interface SetUp {
   /** How apt-get was called, a line each. */
   readonly installed: string;
   readonly isBuilt: boolean;
+  /** Where `npx isobar` leads. */
+  readonly command: string | undefined;
 }
 
 const asRoot = 'process.getuid = () => 0;';
@@ -73,7 +79,7 @@ function setUp(machine: Machine): SetUp {
   const calls = inClone('calls');
   for (const [path, body] of [
     ['programs/apt-get', `echo "$*" >> ${calls}`],
-    ['programs/npm', `echo "npm $*" >> ${calls}; exit 1`],
+    ['programs/npm', `echo "npm $*" >> ${calls}; ${machine.npm ?? 'exit 1'}`],
     ['programs/ldconfig', ''],
     ...(machine.programs ?? []).map((name) => [`programs/${name}`, ''] as const),
     [
@@ -100,8 +106,17 @@ function setUp(machine: Machine): SetUp {
     stderr,
     installed: existsSync(calls) ? readFileSync(calls, 'utf8') : '',
     isBuilt: existsSync(inClone('dist', 'cli', 'main.js')),
+    command: linkIn(inClone('node_modules', '.bin', 'isobar')),
   };
 }
+
+function linkIn(path: string): string | undefined {
+  return lstatSync(path, { throwIfNoEntry: false }) === undefined ? undefined : readlinkSync(path);
+}
+
+/** A better-sqlite3 that loads; npm puts it where `npm ci` or `npm rebuild` would. */
+const sqliteThatLoads = `/bin/mkdir -p node_modules/better-sqlite3
+echo 'module.exports = class { close() {} };' > node_modules/better-sqlite3/index.js`;
 
 describe('set-up of a fresh clone', () => {
   test('"system packages: only what is missing, listed before it is installed, by apt as root"', () => {
@@ -178,6 +193,31 @@ describe('set-up of a fresh clone', () => {
     });
     expect(stderr).toContain(message);
     expect(stderr).not.toMatch(/\n {4}at /);
+  });
+
+  test('"dependencies, build": npm ci, then what is missing, then the command that `npx isobar` runs', () => {
+    const { exitCode, installed, isBuilt, command } = setUp({
+      hasDependencies: false,
+      npm: sqliteThatLoads,
+      programs: ['mount'],
+    });
+    expect({ exitCode, isBuilt }).toEqual({ exitCode: 0, isBuilt: true });
+    expect(installed).toMatch(/^npm ci --ignore-scripts .*\n$/);
+    expect(command).toBe('../../dist/cli/main.js');
+  });
+
+  test('"a compiler for SQLite where no prebuilt binary can be had"', () => {
+    const { exitCode, installed, stderr } = setUp({
+      hasDependencies: false,
+      npm: `/bin/mkdir -p node_modules/better-sqlite3; case $1 in rebuild) ${sqliteThatLoads};; esac`,
+      programs: ['mount'],
+    });
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain('g++ (compiles SQLite, of which no prebuilt binary can be had here)');
+    const [first, second, third] = installed.split('\n');
+    expect(first).toContain('npm ci');
+    expect(second).toBe('install -y --no-install-recommends g++ make python3');
+    expect(third).toContain('npm rebuild better-sqlite3');
   });
 
   test('dependencies come by npm ci without install scripts; where that fails, set-up ends with 78', () => {
