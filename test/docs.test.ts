@@ -157,6 +157,18 @@ describe('the documents', () => {
     expect(kinds.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(minutes.at(-1) ?? 0);
   });
 
+  test('every promise names a test that is there, by its exact title', () => {
+    const tables = documents.filter((path) => path.startsWith('docs/promises/'));
+    const rows = tables.flatMap((table) => promisesIn(table));
+    expect(rows.length).toBeGreaterThanOrEqual(promisesMin);
+    const titles = new Map(
+      [...new Set(rows.map(({ file }) => file))].map((file) => [file, titlesIn(file)]),
+    );
+    expect(rows.filter(({ file, title }) => titles.get(file)?.has(title) !== true)).toEqual([]);
+    // Each says so in a table, or is in a list of what no test holds.
+    expect(tables.filter((table) => promisesIn(table).length === 0)).toEqual([]);
+  });
+
   test('the changelog has a place for what is not released, and says what the version of the package is', () => {
     const { version } = JSON.parse(read('package.json')) as { version: string };
     const titles = Array.from(
@@ -178,6 +190,53 @@ describe('the documents', () => {
     expect(scripts.filter((name) => !(name in manifest.scripts))).toEqual([]);
   });
 });
+
+/** Rows over all tables of promises; fewer means that they were not read. */
+const promisesMin = 200;
+
+interface PromiseRow {
+  readonly table: string;
+  readonly promise: string;
+  readonly title: string;
+  readonly file: string;
+}
+
+/** The rows of a table | promise | test | file |, without its head. */
+function promisesIn(table: string): PromiseRow[] {
+  return Array.from(read(table).matchAll(/^\|(.+)\|$/gm), ([, line = '']) =>
+    line.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll(String.raw`\|`, '|')),
+  )
+    .filter(([promise = '']) => promise !== 'promise' && !/^:?-+:?$/.test(promise))
+    .map(([promise = '', title = '', file = '']) => ({
+      table,
+      promise,
+      title: withoutCodeSpan(title),
+      file: withoutCodeSpan(file),
+    }));
+}
+
+/** CommonMark 6.1: one blank at each end is no content. */
+function withoutCodeSpan(cell: string): string {
+  const [, , content = cell] = /^(`+)(.+)\1$/.exec(cell) ?? [];
+  return content.replace(/^ (.+) $/, '$1');
+}
+
+/**
+ * Titles of the tests in a file, as they stand in the code: what follows `test(`, `it(` and helpers that make one, the
+ * brackets of `each`, or begins a row of a table of titles.
+ */
+function titlesIn(file: string): ReadonlySet<string> {
+  if (!existsSync(join(packageRoot(), file))) return new Set();
+  const literal = /'((?:[^'\\\n]|\\.)*)'|"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\\n]|\\.)*)`/.source;
+  const before = /(?:\b(?:test|it|programTest)(?:\.\w+)*\(|\)\(|\bonly\('[\w-]+',|\[)\s*/.source;
+  return new Set(
+    Array.from(
+      read(file).matchAll(new RegExp(`${before}(?:${literal})`, 'g')),
+      ([, single, double, template]) =>
+        (single ?? double ?? template ?? '').replaceAll(/\\(['"`\\])/g, '$1'),
+    ),
+  );
+}
 
 /** Words that follow the name in prose. */
 const proseAfter = new Set(['command', 'is', 'runs']);
