@@ -1,13 +1,24 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
-import { expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import { openDatabase } from '../../../common/sqlite/database.ts';
 import { guestAgentConfigSchema } from '../../../guest-agent/config.ts';
-import { mountAgent } from '../../support/mounted-agent.ts';
+import { type MountedAgent, mountAgent } from '../../support/mounted-agent.ts';
 import { describeUnless, fuseObstacle } from '../../support/requirements.ts';
 
 /** The database header's "file format write version" of a database in WAL mode (SQLite file format, 1.3). */
@@ -77,3 +88,109 @@ describeUnless(fuseObstacle(), 'what a save becomes, through a mount', () => {
     }
   });
 });
+
+describeUnless(
+  fuseObstacle(),
+  'labels, scratch and compaction by configuration, through a mount',
+  () => {
+    let agent: MountedAgent;
+    const path = (name: string): string => join(agent.mountPath, 'unencrypted', name);
+
+    beforeAll(async () => {
+      agent = await mountAgent({
+        config: {
+          files: { fileBytesMax: 4_096, scratchNames: ['*.partial'], rotationNames: ['*.bak'] },
+          store: {
+            headers: [
+              { pattern: 'never/**', header: 'never' },
+              { pattern: 'always/**', header: 'always' },
+            ],
+          },
+        },
+      });
+    });
+
+    afterAll(async () => {
+      await agent[Symbol.asyncDispose]();
+    });
+
+    test('"header: auto | always | never by file pattern": of files as they are saved', () => {
+      for (const directory of ['never', 'always', 'auto']) {
+        mkdirSync(path(directory));
+        writeFileSync(path(`${directory}/kpi`), 'cpu,mem\n1,2\n');
+        writeFileSync(path(`${directory}/words`), 'a,b\nc,d\ne,f\n');
+      }
+      const asLabelled = [{ cpu: 1, mem: 2 }];
+      expect(agent.rows('never/kpi')).toEqual([
+        { column1: 'cpu', column2: 'mem' },
+        { column1: 1, column2: 2 },
+      ]);
+      expect(agent.rows('always/kpi')).toEqual(asLabelled);
+      expect(agent.rows('auto/kpi')).toEqual(asLabelled);
+      expect(agent.rows('always/words')).toEqual([
+        { a: 'c', b: 'd' },
+        { a: 'e', b: 'f' },
+      ]);
+      // "the first line is labels only if every field is identifier-like text and a later line holds a number"
+      expect(agent.rows('auto/words')).toHaveLength(3);
+      writeFileSync(path('auto/three'), 'cpu,mem\n1,2\n3,4\n');
+      expect(agent.rows('auto/three')).toEqual([
+        { cpu: 1, mem: 2 },
+        { cpu: 3, mem: 4 },
+      ]);
+      writeFileSync(path('auto/numbers'), '1,2\n3,4\n5,6\n');
+      expect(agent.rows('auto/numbers')).toHaveLength(3);
+    });
+
+    test('"temporary names (config list) never become tables; mkstemp-like patterns count only for files made with O_EXCL"', () => {
+      writeFileSync(path('users.partial'), '1\n');
+      writeFileSync(path('sedA1b2C3'), '2\n', { flag: 'wx' });
+      writeFileSync(path('sedX9y8Z7'), '3\n');
+      writeFileSync(path('rotating'), '4\n');
+      renameSync(path('rotating'), path('rotating.bak'));
+      expect(readFileSync(path('users.partial'), 'utf8')).toBe('1\n');
+      const tables = agent.tables('unencrypted');
+      expect(tables).toEqual(expect.arrayContaining(['sedX9y8Z7', 'rotating']));
+      for (const name of ['users.partial', 'sedA1b2C3', 'rotating.bak']) {
+        expect(tables).not.toContain(name);
+      }
+      // "renaming onto a KPI name is a save under that name"
+      renameSync(path('users.partial'), path('users'));
+      expect(agent.rows('users')).toEqual([{ column1: 1 }]);
+    });
+
+    test('"a FLUSH with nothing new commits nothing": children that end with the descriptor, fsync and close make no commit', () => {
+      const handle = openSync(path('once'), 'w');
+      writeSync(handle, '1\n');
+      fsyncSync(handle);
+      const reader = openDatabase(join(agent.dataPath, 'unencrypted.db'), { readonly: true });
+      // Changes when another connection commits, whatever the commit holds.
+      const version = (): unknown => reader.pragma('data_version', { simple: true });
+      const before = version();
+      for (let child = 0; child < 3; child += 1) {
+        execFileSync('true', { stdio: ['ignore', handle, 'ignore'] });
+      }
+      fsyncSync(handle);
+      closeSync(handle);
+      expect(version()).toBe(before);
+      writeFileSync(path('once'), '2\n');
+      expect(version()).not.toBe(before);
+      reader.close();
+      expect(agent.rows('once')).toEqual([{ column1: 1 }, { column1: 2 }]);
+    });
+
+    test('"a logger compacts to labels and newest row beyond fileBytesMax": its file stays within the bound, and every line is a row', () => {
+      const lineCount = 1_000;
+      appendFileSync(path('log'), 'epoch,value\n0,0\n');
+      for (let line = 1; line < lineCount; line += 1)
+        appendFileSync(path('log'), `${line},${line}\n`);
+      const content = readFileSync(path('log'), 'utf8');
+      expect(Buffer.byteLength(content)).toBeLessThanOrEqual(4_096);
+      expect(content.split('\n')[0]).toBe('epoch,value');
+      expect(content.endsWith(`\n${lineCount - 1},${lineCount - 1}\n`)).toBe(true);
+      expect(agent.rows('log').map((row) => row['epoch'])).toEqual(
+        Array.from({ length: lineCount }, (_, index) => index),
+      );
+    });
+  },
+);
