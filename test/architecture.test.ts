@@ -113,6 +113,14 @@ describe('the architecture', () => {
     expect(ours.filter(({ to }) => outsiders.includes(folderOf(to)))).toEqual([]);
   });
 
+  test('no product file has directories made by Node with `recursive`, which tries for ever below /proc', () => {
+    const product = sources.filter((path) => folderOf(path) in mayImport);
+    expect(product.length).toBeGreaterThan(50);
+    expect(
+      product.filter((path) => /mkdir(?:Sync)?\([^;]*recursive: true/.test(read(path))),
+    ).toEqual([]);
+  });
+
   test(`no file is longer than ${linesMax} lines`, () => {
     const long = files
       .filter((path) => /\.(?:ts|mjs)$/.test(path))

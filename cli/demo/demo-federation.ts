@@ -1,10 +1,11 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
@@ -102,7 +103,7 @@ export class DemoFederation implements Service {
       intermediary: await findFreePort(0),
     };
     for (const site of demoSites) {
-      mkdirSync(join(this.#directory, site), { recursive: true, mode: 0o711 });
+      makeDirectory(join(this.#directory, site), 0o711);
       const port = site === 'primary' ? undefined : ports[site];
       await initSite(clock, this.#siteDirectory(site), { name: site, port });
     }
@@ -151,7 +152,7 @@ export class DemoFederation implements Service {
 
   #writeAgentConfig(vm: string): void {
     const directory = join(this.#directory, 'source', vm);
-    mkdirSync(this.mountPath(vm), { recursive: true, mode: 0o711 });
+    makeDirectory(this.mountPath(vm), 0o711);
     writeJson(join(directory, 'guest-agent.json'), {
       mountPath: this.mountPath(vm),
       dataDirectory: join(directory, 'data'),

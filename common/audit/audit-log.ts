@@ -6,7 +6,6 @@ import {
   fdatasyncSync,
   fsyncSync,
   fstatSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -20,6 +19,7 @@ import { dirname, join } from 'node:path';
 
 import type { Cancel, Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import { makeDirectory } from '../runtime/make-directory.ts';
 import type { Service } from '../runtime/service.ts';
 import {
   encodeEntry,
@@ -116,7 +116,7 @@ export class AuditLog implements Service, AuditTrail {
   async start(): Promise<void> {
     const { directory } = this.#options;
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      makeDirectory(directory, 0o700);
       const notes = await this.#recover();
       for (const { action, object } of notes) this.append(localEvent(action, object));
       this.#anchorNow();

@@ -1,11 +1,12 @@
 import { randomBytes, X509Certificate, createPrivateKey } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { z } from 'zod';
 
 import { loadConfig } from '../config/load-config.ts';
+import { makeDirectory } from '../runtime/make-directory.ts';
 import { systemErrorCode } from '../runtime/operating-error.ts';
 import type { KeyedCertificate } from './certificates.ts';
 import { IdentityError } from './identity-error.ts';
@@ -139,7 +140,7 @@ export async function writeFileAtomically(
   mode: typeof secretMode | typeof publicMode,
 ): Promise<void> {
   const parent = dirname(path);
-  await mkdir(parent, { recursive: true, mode: secretDirectoryMode });
+  makeDirectory(parent, secretDirectoryMode);
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     const file = await open(temporary, 'wx', mode);
