@@ -131,8 +131,7 @@ describe('the documents', () => {
     );
     expect(steps.map(([name]) => name)).toEqual([
       'set-up',
-      'format',
-      'lint',
+      'format and lint',
       'types',
       'dead code',
       'architecture',
@@ -140,6 +139,9 @@ describe('the documents', () => {
     ]);
     expect(steps.at(-1)).toEqual(['tests', 'npm test']);
     expect(read('README.md')).toMatch(/^npm test /m);
+    expect(read('.ci/run')).toMatch(
+      /^style\(\) \{ "\$bin\/oxfmt" --check \. && "\$bin\/oxlint"; \}$/m,
+    );
     expect(read('.ci/run')).toMatch(/^set -euo pipefail$/m);
   });
 

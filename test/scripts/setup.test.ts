@@ -142,8 +142,8 @@ describe('set-up of a fresh clone', () => {
     const environment = { ISOBAR_NO_INSTALL: '1' };
     const start = setUp({ environment });
     expect(start).toMatchObject({ exitCode: 78, installed: '', isBuilt: false });
-    expect(start.stderr).toContain(
-      'install them with: apt-get install -y --no-install-recommends mount',
+    expect(start.stderr).toMatch(
+      /install them as root with: (apt-get update && )?apt-get install -y --no-install-recommends mount\n/,
     );
     const tests = setUp({ environment, purpose: 'test' });
     expect(tests).toMatchObject({ exitCode: 0, installed: '', isBuilt: true });
@@ -153,8 +153,8 @@ describe('set-up of a fresh clone', () => {
   test('"as non-root: else the exact command to run and exit 78"', () => {
     const start = setUp({ preload: asUser });
     expect(start).toMatchObject({ exitCode: 78, installed: '', isBuilt: false });
-    expect(start.stderr).toContain(
-      'fuse3 (mounts as a user). Installing needs root; install them with: apt-get install -y --no-install-recommends fuse3',
+    expect(start.stderr).toMatch(
+      /fuse3 \(mounts as a user\)\. Installing needs root; install them as root with: (apt-get update && )?apt-get install -y --no-install-recommends fuse3\n/,
     );
   });
 

@@ -6,7 +6,18 @@ import type { ChannelMessage } from '../../common/channel/message.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 
 /** A host of the test's own, which says what it is told to. */
-export async function rawHost(path: string) {
+export interface RawHost {
+  readonly connection: MessageConnection;
+  readonly received: readonly ChannelMessage[];
+  kinds(): readonly string[];
+  /** Why the connection is over; undefined while it is not. */
+  closeReason(): string | undefined;
+  /** Begins the session of that number. */
+  hello(session: number): void;
+}
+
+/** Connects to the guest's socket at `path`. */
+export async function rawHost(path: string): Promise<RawHost> {
   const socket = connect(path);
   await once(socket, 'connect');
   const received: ChannelMessage[] = [];
@@ -21,7 +32,6 @@ export async function rawHost(path: string) {
     },
   });
   return {
-    socket,
     connection,
     received,
     kinds: () => received.map(({ kind }) => kind),

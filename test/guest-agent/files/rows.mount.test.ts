@@ -80,12 +80,6 @@ describeUnless(fuseObstacle(), 'what a save becomes, through a mount', () => {
     for (const area of ['encrypted', 'unencrypted']) {
       expect(statSync(join(closed.mountPath, area)).mode & 0o7777).toBe(0o750);
     }
-    const script = `cd / && setpriv --reuid 65534 --regid 65534 --clear-groups ls ${join(closed.mountPath, 'encrypted')} 2>&1 || true`;
-    if (process.getuid?.() === 0) {
-      expect(execFileSync('sh', ['-c', script], { encoding: 'utf8' })).toContain(
-        'Permission denied',
-      );
-    }
   });
 });
 
@@ -182,8 +176,9 @@ describeUnless(
     test('"a logger compacts to labels and newest row beyond fileBytesMax": its file stays within the bound, and every line is a row', () => {
       const lineCount = 1_000;
       appendFileSync(path('log'), 'epoch,value\n0,0\n');
-      for (let line = 1; line < lineCount; line += 1)
+      for (let line = 1; line < lineCount; line += 1) {
         appendFileSync(path('log'), `${line},${line}\n`);
+      }
       const content = readFileSync(path('log'), 'utf8');
       expect(Buffer.byteLength(content)).toBeLessThanOrEqual(4_096);
       expect(content.split('\n')[0]).toBe('epoch,value');
