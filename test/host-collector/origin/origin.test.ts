@@ -2,11 +2,13 @@ import { describe, expect, test } from 'vitest';
 
 import { silentLog } from '../../../common/runtime/log.ts';
 import { openDatabase, type Database } from '../../../common/sqlite/database.ts';
+import { kpiDataPoint } from '../../../common/wire/data-point.ts';
 import type { EncodedFrame, FrameRecord } from '../../../common/wire/frame.ts';
 import { vmDescriptorSchema, type VmDescriptor } from '../../../common/wire/vm-descriptor.ts';
 import { migrateCollector } from '../../../host-collector/origin/collector-schema.ts';
 import { Origin } from '../../../host-collector/origin/origin.ts';
 import type { GuestListener, GuestRowBatch } from '../../../host-collector/vm/guest-listener.ts';
+import { eventually } from '../../support/eventually.ts';
 import { FrameTable } from '../../support/frame-table.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
@@ -138,6 +140,44 @@ describe('Origin', () => {
     database.exec('DROP TRIGGER full');
     await guest.rows(batch('g', 2, 1));
     expect(values(records('data'))).toEqual([1, 2]);
+    await origin.stop();
+  });
+
+  test('events of one VM beyond the bound of what waits for a commit are refused and counted, never silence; a change of the specifiers gets in', async () => {
+    const { guest, origin, records } = await start();
+    await guest.rows(batch('g', 1, 1));
+    const sample = {
+      dataPoint: kpiDataPoint('users', 'n'),
+      timeUs: 1_700_000_000_000_000,
+      uncertaintyUs: 0,
+      value: 1,
+      held: false,
+    };
+    const changed = vmDescriptorSchema.parse({
+      ...descriptor,
+      revision: 7,
+      monitoring: { specifiers: [{ id: 'all', dataPoints: 'kpi/**', format: 'max' }] },
+    });
+    for (let count = 0; count < 10_002; count += 1) origin.measured(descriptor.id, [sample]);
+    await expect(guest.rows(batch('g', 2, 3))).rejects.toMatchObject({
+      code: 'inbox-full',
+      retryable: true,
+    });
+    origin.update(changed);
+    await eventually(() => origin.counts(descriptor.id)?.inputs.forwarded === 10_001, {
+      timeoutMs: 5_000,
+    });
+    expect(origin.counts(descriptor.id)?.inputs).toMatchObject({
+      accepted: 10_006,
+      forwarded: 10_001,
+      dropped: 2,
+      failed: 3,
+    });
+    await guest.rows(batch('g', 1_000_000, 3));
+    expect(records('data').at(-1)).toMatchObject({
+      delivery: { format: 'max', descriptorRevision: 7 },
+    });
+    expect(guest.cursor('unencrypted')).toEqual({ generation: 'g', rowId: 1_000_002 });
     await origin.stop();
   });
 
