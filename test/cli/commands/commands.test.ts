@@ -308,6 +308,39 @@ describe('isobar status', () => {
   });
 });
 
+describe('--json', () => {
+  const guest = { stages: {}, mount: '/mnt', databases: [], held: [], quarantine: [] };
+  const vm = machineDescriptor('vm1', '/run/vm1.sock');
+  const apps = {
+    primarySite: new Hono()
+      .get('/v1/query', (context) => context.json({ readings: [reading(1)], isTruncated: false }))
+      .get('/v1/watch', (context) => context.text(`${JSON.stringify(reading(1))}\n`))
+      .get('/v1/status', (context) => context.json({ isLive: true, vms: [], stages: {} })),
+    hostCollector: new Hono()
+      .get('/v1/vms', (context) => context.json({ vms: [vm] }))
+      .get('/v1/vms/vm1', (context) => context.json(vm)),
+    guestAgent: answer(guest),
+  };
+
+  test.each([
+    [['watch'], reading(1)],
+    [['query'], reading(1)],
+    [['status'], expect.objectContaining({ vms: [], stages: [] })],
+    [['vm', 'list'], vm],
+    [['vm', 'show', 'vm1'], vm],
+    [['guest', 'status'], guest],
+    [['config', 'check', '--as', 'vm', '-'], { file: '-', problems: [] }],
+  ])('%j --json prints one JSON document a line, and nothing else', async (command, document) => {
+    await withInstance(apps, async (run) => {
+      const { lines } = await run([...command, '--json'], {
+        interruptAfterLines: 1,
+        standardInput: JSON.stringify(vm),
+      });
+      expect(lines.map((line): unknown => JSON.parse(line))).toEqual([document]);
+    });
+  });
+});
+
 describe('isobar vm', () => {
   const descriptor = machineDescriptor('vm1', '/run/vm1.sock');
 
