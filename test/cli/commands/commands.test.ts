@@ -214,6 +214,31 @@ describe('isobar query', () => {
       expect(remarks).toEqual([expect.stringContaining('there are more than 2')]);
     });
   });
+
+  test('passes pattern, --vm, --since, --until and --limit on', async () => {
+    const queries: Record<string, string>[] = [];
+    const app = new Hono().get('/v1/query', (context) => {
+      queries.push(context.req.query());
+      return context.json({ readings: [], isTruncated: false });
+    });
+    await withInstance({ primarySite: app }, async (run) => {
+      const times = ['--since', '2026-01-01', '--until', '2026-02-01T00:00Z'];
+      const { exitCode, remarks } = await run([
+        'query',
+        'kpi/users/*',
+        '--vm',
+        'vm1',
+        '--limit',
+        '7',
+        ...times,
+      ]);
+      expect({ exitCode, remarks }).toEqual({ exitCode: 0, remarks: ['nothing stored matches'] });
+    });
+    const [sinceUs, untilUs] = ['2026-01-01T00:00Z', '2026-02-01T00:00Z'].map((time) =>
+      String(Date.parse(time) * 1_000),
+    );
+    expect(queries).toEqual([{ pattern: 'kpi/users/*', vm: 'vm1', limit: '7', sinceUs, untilUs }]);
+  });
 });
 
 describe('isobar status', () => {

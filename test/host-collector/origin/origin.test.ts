@@ -239,6 +239,46 @@ describe('Origin', () => {
     await third.origin.stop();
   });
 
+  test('the state of a predicate is durable: a restart enters nothing again', async () => {
+    const predicate = { condition: 'above', threshold: 2, kind: 'edge' };
+    const judged = vmDescriptorSchema.parse({
+      ...descriptor,
+      monitoring: { specifiers: [{ id: 'edge', dataPoints: 'kpi/**', predicate }] },
+    });
+    const first = await start(openDatabase(':memory:'), judged);
+    await first.guest.rows(batch('g', 1, 4));
+    expect(values(first.records('data'))).toEqual([1, 3]);
+    // Without a stop, as after kill -9: nothing is folded.
+    const second = await start(first.database, judged);
+    await second.guest.rows(batch('g', 5, 2));
+    expect(values(second.records('data'))).toEqual([1, 3]);
+    await second.origin.stop();
+    await first.origin.stop();
+  });
+
+  test('the status stream has the data points that the descriptor allows intermediaries to see, and no other', async () => {
+    const { guest, origin, records } = await start(
+      undefined,
+      vmDescriptorSchema.parse({
+        ...descriptor,
+        monitoring: {
+          specifiers: [{ id: 'all', dataPoints: 'kpi/**' }],
+          visibleToIntermediaries: ['kpi/users/n'],
+        },
+      }),
+    );
+    const [row] = batch('g', 1, 1).rows;
+    if (row === undefined) throw new Error('the batch has a row');
+    const rows = [
+      { ...row, columns: ['n', 'secret'], values: [1, 'hidden'] },
+      { ...row, rowId: 2, table: 'other', values: [2] },
+    ];
+    await guest.rows({ ...batch('g', 1, 2), rows });
+    expect(values(records('data'))).toEqual([1, 'hidden', 2]);
+    expect(values(records('status'))).toEqual([1]);
+    await origin.stop();
+  });
+
   const windowed = vmDescriptorSchema.parse({
     ...descriptor,
     monitoring: {
