@@ -1,9 +1,10 @@
-import type { Benchmark, BenchmarkContext, Goal, Table } from './benchmark.ts';
+import type { Benchmark, BenchmarkContext, BenchmarkReport, Goal, Table } from './benchmark.ts';
 import { durabilities, type Durability, saveTargets, type SaveTarget } from './save-targets.ts';
 import { median, medianRatio, rotated } from './statistics.ts';
 import { runWriter } from './writer.ts';
 
-interface Sample {
+/** One target in one round. */
+export interface SaveSample {
   readonly target: string;
   readonly durability: Durability;
   readonly writerCount: number;
@@ -14,21 +15,21 @@ interface Sample {
   readonly failures: number;
 }
 
-interface Plan {
+interface SavePlan {
   readonly roundCount: number;
   readonly durationMs: number;
   readonly warmUpMs: number;
   readonly writerCounts: readonly number[];
 }
 
-const fullPlan: Plan = {
+const fullPlan: SavePlan = {
   roundCount: 5,
   durationMs: 2_000,
   // An agent runs for months; its first seconds, until its code is compiled, are not what is asked.
   warmUpMs: 3_000,
   writerCounts: [1, 4, 16],
 };
-const shortPlan: Plan = { ...fullPlan, roundCount: 2, durationMs: 400, warmUpMs: 200 };
+const shortPlan: SavePlan = { ...fullPlan, roundCount: 2, durationMs: 400, warmUpMs: 200 };
 
 const savesMax = 500_000;
 const peer = 'C libfuse3';
@@ -46,7 +47,7 @@ export const saveThroughput: Benchmark = {
   title: 'Saves a second: open, write, close',
   run: async (context) => {
     const plan = context.isShort ? shortPlan : fullPlan;
-    const samples: Sample[] = [];
+    const samples: SaveSample[] = [];
     const remarks = new Set<string>();
     for (const durability of durabilities) {
       for (let round = 0; round < plan.roundCount; round += 1) {
@@ -59,27 +60,38 @@ export const saveThroughput: Benchmark = {
         }
       }
     }
-    const failed = samples.filter((sample) => sample.failures > 0);
-    for (const { target, durability, failures } of failed) {
-      remarks.add(`${target} at ${durability}: ${failures} saves failed in one round`);
-    }
-    return {
-      tables: durabilities.map((durability) => tableOf(samples, durability, plan)),
-      goals: goalsOf(samples, plan),
-      remarks: [...remarks],
-      details: samples,
-    };
+    return reportOf(samples, remarks, plan);
   },
 };
+
+/** Medians and ratios of all rounds, and the goals held against them. */
+export function reportOf(
+  samples: readonly SaveSample[],
+  remarks: ReadonlySet<string>,
+  plan: SavePlan = fullPlan,
+): BenchmarkReport {
+  const failures = samples
+    .filter((sample) => sample.failures > 0)
+    .map(
+      (sample) =>
+        `${sample.target} at ${sample.durability}: ${sample.failures} saves failed in one round`,
+    );
+  return {
+    tables: durabilities.map((durability) => tableOf(samples, durability, plan)),
+    goals: goalsOf(samples, plan),
+    remarks: [...new Set([...remarks, ...failures])],
+    details: samples,
+  };
+}
 
 /** One round of one target: opened afresh, warmed up, then each number of writers. */
 async function measure(
   target: SaveTarget,
   durability: Durability,
   round: number,
-  plan: Plan,
+  plan: SavePlan,
   context: BenchmarkContext,
-): Promise<Sample[]> {
+): Promise<SaveSample[]> {
   await using open = await target.open(durability);
   await runWriter({
     directory: open.directory,
@@ -87,7 +99,7 @@ async function measure(
     durationMs: plan.warmUpMs,
     savesMax,
   });
-  const samples: Sample[] = [];
+  const samples: SaveSample[] = [];
   for (const writerCount of plan.writerCounts) {
     const report = await runWriter({
       directory: open.directory,
@@ -112,7 +124,7 @@ async function measure(
   return samples;
 }
 
-function tableOf(samples: readonly Sample[], durability: Durability, plan: Plan): Table {
+function tableOf(samples: readonly SaveSample[], durability: Durability, plan: SavePlan): Table {
   const own = samples.filter((sample) => sample.durability === durability);
   const targets = [...new Set(own.map((sample) => sample.target))];
   return {
@@ -143,7 +155,7 @@ function tableOf(samples: readonly Sample[], durability: Durability, plan: Plan)
   };
 }
 
-function goalsOf(samples: readonly Sample[], plan: Plan): Goal[] {
+function goalsOf(samples: readonly SaveSample[], plan: SavePlan): Goal[] {
   const full = samples.filter((sample) => sample.durability === 'FULL');
   return plan.writerCounts.flatMap((writerCount) => {
     const goals: readonly (readonly [other: string, limit: number | undefined])[] = [
@@ -160,16 +172,17 @@ function goalsOf(samples: readonly Sample[], plan: Plan): Goal[] {
 }
 
 function ratio(
-  samples: readonly Sample[],
+  samples: readonly SaveSample[],
   target: string,
   other: string,
   writerCount: number,
 ): number {
-  const rates = (name: string): number[] =>
-    samples
-      .filter((sample) => sample.target === name && sample.writerCount === writerCount)
-      .toSorted((left, right) => left.round - right.round)
-      .map((sample) => sample.perSecond);
+  const rates = (name: string): ReadonlyMap<number, number> =>
+    new Map(
+      samples
+        .filter((sample) => sample.target === name && sample.writerCount === writerCount)
+        .map((sample) => [sample.round, sample.perSecond]),
+    );
   return medianRatio(rates(target), rates(other));
 }
 

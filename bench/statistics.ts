@@ -16,15 +16,15 @@ export function percentile(values: readonly number[], ratio: number): number {
 
 /**
  * The median over rounds of the ratio within each round. Both sides of a ratio were measured within seconds of each other,
- * so that a machine that slows down between rounds moves both.
+ * so that a machine that slows down between rounds moves both. Figures are given by round; one that lacks the other is left out.
  */
 export function medianRatio(
-  numerators: readonly number[],
-  denominators: readonly number[],
+  numerators: ReadonlyMap<number, number>,
+  denominators: ReadonlyMap<number, number>,
 ): number {
   return median(
-    numerators.flatMap((numerator, round) => {
-      const denominator = denominators[round];
+    Array.from(numerators).flatMap(([round, numerator]) => {
+      const denominator = denominators.get(round);
       return denominator === undefined ? [] : [numerator / denominator];
     }),
   );

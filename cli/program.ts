@@ -42,19 +42,23 @@ export function buildProgram(context: CommandContext): Command {
   const guest = program.command('guest').description('the agent in the VM');
   addGuestStatusCommand(guest, context);
   addRunCommand(guest, 'guest-agent');
-  addRunCommand(
-    program.command('collector').description('the collector on the VM host'),
-    'host-collector',
-  );
+  const collector = program.command('collector').description('the collector on the VM host');
+  addRunCommand(collector, 'host-collector');
+  examples(collector, [['isobar collector run --config host-collector.json', '']]);
   const site = program
     .command('site')
     .description('identity and neighbours of a site, and the reader at the primary site');
   addSiteCommands(site, context);
   addRunCommand(site, 'primary-site');
-  addRunCommand(
-    program.command('relay').description('an intermediary between VMs and primary sites'),
-    'relay',
-  );
+  examples(site, [
+    ['isobar site status', ''],
+    ['isobar help site trust', 'more about one of them'],
+  ]);
+  const relay = program
+    .command('relay')
+    .description('an intermediary between VMs and primary sites');
+  addRunCommand(relay, 'relay');
+  examples(relay, [['isobar relay run --config relay.json', '']]);
   addDemoCommand(program, context);
   addAuditCommands(program, context);
   addCompletionCommands(program, context);
@@ -121,7 +125,7 @@ function report(error: unknown, debugs: boolean, context: CommandContext): void 
 
 /** `isobar help vm add`: any depth, and an error for what does not exist. */
 function addHelpCommand(program: Command): void {
-  program
+  const help = program
     .command('help')
     .description('show the help of a command')
     .argument('[command...]', 'its words: vm add')
@@ -138,6 +142,7 @@ function addHelpCommand(program: Command): void {
       }
       command.outputHelp();
     });
+  examples(help, [['isobar help vm add', '']]);
 }
 
 /** `isobar vm add` */

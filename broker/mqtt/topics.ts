@@ -39,7 +39,10 @@ export function relationTopics(relation: string): RelationTopics {
     live: `${root}/down/live`,
     rangeFilter: `${rangeRoot}+`,
     range: (request) => {
-      assert(isTopicLevel(request));
+      assert(
+        isTopicLevel(request),
+        `request ${request}: letters, digits, _ and -, 1 to 64 of them`,
+      );
       return rangeRoot + request;
     },
     requestOf: (topic) => {

@@ -27,6 +27,10 @@ export function addAuditCommands(program: Command, context: CommandContext): voi
   const audit = program
     .command('audit')
     .description('what neighbouring sites asked of this one, and this one of them');
+  examples(audit, [
+    ['isobar audit show --since 1h', ''],
+    ['isobar help audit verify', 'more about one of them'],
+  ]);
   const show = audit
     .command('show')
     .description('the entries of the audit log, oldest first')

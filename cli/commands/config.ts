@@ -18,6 +18,10 @@ interface CheckOptions {
 export function addConfigCommands(program: Command, context: CommandContext): void {
   const kinds = Object.keys(documentKinds);
   const config = program.command('config').description('check and write configuration files');
+  examples(config, [
+    ['isobar config example vm > vm1.json', 'a document to begin with'],
+    ['isobar config check vm1.json', 'every problem at once'],
+  ]);
   const check = config
     .command('check')
     .description('report every problem of every file at once; exit code 78 if there is one')

@@ -12,7 +12,7 @@ interface GuestStatusOptions extends GlobalOptions {
   readonly json?: boolean;
 }
 
-/** Adds `guest status` below the `guest` command. */
+/** Adds `guest status` below the `guest` command, and the examples of that. */
 export function addGuestStatusCommand(guest: Command, context: CommandContext): void {
   const command = guest
     .command('status')
@@ -23,6 +23,10 @@ export function addGuestStatusCommand(guest: Command, context: CommandContext): 
     .action(async (_options: unknown, self: Command) => {
       await showGuestStatus(self.optsWithGlobals<GuestStatusOptions>(), context);
     });
+  examples(guest, [
+    ['isobar guest status', ''],
+    ['isobar help guest run', 'more about one of them'],
+  ]);
   examples(command, [
     ['isobar guest status', ''],
     ["isobar guest status --json | jq '.quarantine[].reason'", 'why files were refused'],

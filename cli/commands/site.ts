@@ -194,6 +194,10 @@ function addRotate(site: Command, context: CommandContext): void {
 
 function addRevocationList(site: Command, context: CommandContext): void {
   const crl = site.command('crl').description('lists of revoked certificates');
+  examples(crl, [
+    ['isobar site crl show > crl.pem', ''],
+    ['isobar help site crl accept', 'more about one of them'],
+  ]);
   const show = crl
     .command('show')
     .description("print this site's list, as PEM, for its neighbours")

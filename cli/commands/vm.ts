@@ -23,6 +23,10 @@ interface VmOptions extends GlobalOptions {
 
 export function addVmCommands(program: Command, context: CommandContext): void {
   const vm = program.command('vm').description('the VMs that the host collector measures');
+  examples(vm, [
+    ['isobar vm list', ''],
+    ['isobar help vm add', 'more about one of them'],
+  ]);
   const add = vm
     .command('add')
     .description('measure one more VM, from now on')

@@ -41,7 +41,10 @@ export interface OriginDeps {
   readonly atCrashPoint?: AtCrashPoint;
 }
 
-/** Events of one VM that may wait for a commit; more are refused, so that a wild client can't fill the memory. */
+/**
+ * Events of one VM that may wait for a commit, so that a wild client can't fill the memory. More are refused and counted,
+ * but for a change of what is measured, which takes the place of one that waits.
+ */
 const inboxEventsMax = 10_000;
 /** A timer is never set further ahead than this: wall time may step. */
 const timerMaxMs = 60_000;
@@ -250,8 +253,12 @@ export class Origin implements Service {
     const member = this.#members.get(vm);
     if (member === undefined || !this.#isRunning) return false;
     if (member.inbox.length >= inboxEventsMax) {
-      this.#deps.log.warn('origin-inbox-full', { vm, eventCount: member.inbox.length });
-      return false;
+      if (event.kind !== 'plan') {
+        member.origin.refuse(event);
+        this.#deps.log.warn('origin-inbox-full', { vm, eventCount: member.inbox.length });
+        return false;
+      }
+      member.inbox = member.inbox.filter(({ kind }) => kind !== 'plan');
     }
     wakeWatermark(member);
     member.inbox.push(event);

@@ -84,7 +84,10 @@ export class VmOrigin {
     this.#engine = new SpecifierEngine(bounds);
   }
 
-  /** Rows and samples of the probe: taken, committed (forwarded), lost by the guest (dropped), in a commit that failed. */
+  /**
+   * Rows and samples of the probe: taken, committed (forwarded), lost by the guest or refused for good (dropped), in a commit
+   * that failed or refused until they come again.
+   */
   get counts(): StageCounts {
     return this.#counters.snapshot();
   }
@@ -149,6 +152,14 @@ export class VmOrigin {
     const events: OriginEvent[] = isNew ? [] : [{ kind: 'resumed' }];
     this.commitEvents([...events, { kind: 'plan', descriptor }], nowUs);
     return this.takeFrames();
+  }
+
+  /** Counts what finds no room before a commit: rows come again, a sample does not. */
+  refuse(event: OriginEvent): void {
+    if (event.kind === 'measured') this.#counters.dropAtOnce();
+    if (event.kind !== 'rows') return;
+    this.#counters.accepted += event.batch.rows.length;
+    this.#counters.failed += event.batch.rows.length;
   }
 
   /** Applies events and writes frames, cursor and engine state. */

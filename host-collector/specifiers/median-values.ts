@@ -50,7 +50,7 @@ export class MedianValues {
     this.#values = [];
   }
 
-  /** Bound of |median - true median| / |true median|; 0: exact. */
+  /** Bound of |median - true median| / |true median|, of middle values of one sign; 0: exact. */
   get relativeErrorMax(): number {
     return this.#counts === null ? 0 : 2 ** -this.#bits;
   }

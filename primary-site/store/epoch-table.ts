@@ -16,13 +16,13 @@ export class EpochTable {
   /** Which frames are, or ever were, here. */
   readonly ranges: EpochRanges;
   readonly #database: Database;
-  readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
+  readonly #insertFrame: Statement<[number, number, number, number, Uint8Array]>;
 
   constructor(database: Database) {
     this.#database = database;
     this.ranges = new EpochRanges(database, tables);
     this.#insertFrame = database.prepare(
-      'INSERT INTO frames (epoch_id, seq, last_position, bytes) VALUES (?, ?, ?, ?)',
+      'INSERT INTO frames (epoch_id, seq, last_position, arrived_at_us, bytes) VALUES (?, ?, ?, ?, ?)',
     );
   }
 
@@ -56,8 +56,16 @@ export class EpochTable {
       .run(lastPosition, frameId);
   }
 
-  insertFrame(epochId: number, seq: number, lastPosition: number, bytes: Uint8Array): void {
-    this.#insertFrame.run(epochId, seq, lastPosition, bytes);
+  insertFrame(
+    epochId: number,
+    seq: number,
+    frame: {
+      readonly lastPosition: number;
+      readonly arrivedAtUs: number;
+      readonly bytes: Uint8Array;
+    },
+  ): void {
+    this.#insertFrame.run(epochId, seq, frame.lastPosition, frame.arrivedAtUs, frame.bytes);
   }
 
   noteClosed(epochId: number, lastSeq: number): void {

@@ -133,4 +133,12 @@ export const primaryStoreMigrations: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID;
     `,
   },
+  {
+    // An event time may be far ahead; frames of earlier programs arrived before the first that says when.
+    name: 'when frames arrived',
+    up: `
+      ALTER TABLE frames ADD COLUMN arrived_at_us INTEGER;
+      CREATE INDEX frames_by_position ON frames (last_position);
+    `,
+  },
 ];

@@ -225,7 +225,11 @@ export class PrimaryStore implements Service, FrameSink {
     const epochId = epochs.ranges.idOf(header.stream, header.epoch);
     if (!epochs.ranges.addSeq(epochId, header.seq)) return;
     const keyId = this.#readFrame(frame, epochId);
-    epochs.insertFrame(epochId, header.seq, writer.lastPosition, frame.bytes);
+    epochs.insertFrame(epochId, header.seq, {
+      lastPosition: writer.lastPosition,
+      arrivedAtUs: this.#clock.wallUs(),
+      bytes: frame.bytes,
+    });
     if (keyId === null) return;
     sealed.wait(epochId, header.seq, keyId);
     this.#waitCount += 1;

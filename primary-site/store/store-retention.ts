@@ -3,7 +3,7 @@ import { BookkeepingRetention } from './bookkeeping-retention.ts';
 import type { PrimaryStore } from './primary-store.ts';
 
 export interface StoreRetentionOptions {
-  /** Readings whose event time is older than this go. */
+  /** Readings whose event time is older than this go; of one that was ahead of its arrival, the arrival counts. */
   readonly ageMaxMs: number;
   /** The database file; above it the oldest readings and frames go. */
   readonly bytesMax: number;
@@ -68,9 +68,10 @@ export class StoreRetention {
     this.#bookkeeping ??= new BookkeepingRetention(database);
     const bookkeeping = this.#bookkeeping;
     const oldestKept = database
-      .prepare<[], { time_us: number }>('SELECT time_us FROM readings ORDER BY position LIMIT 1')
+      .prepare<[], ReadingRow>('SELECT position, time_us FROM readings ORDER BY position LIMIT 1')
       .get();
-    const beforeMs = Math.floor(Math.max(oldestUs, (oldestKept?.time_us ?? 0) - slackUs) / 1_000);
+    const oldestKeptUs = oldestKept === undefined ? 0 : this.#agesFromUs(oldestKept);
+    const beforeMs = Math.floor(Math.max(oldestUs, oldestKeptUs - slackUs) / 1_000);
     const gone = database.transaction(() => bookkeeping.prune(beforeMs))();
     if (gone.length > 0) this.#store.forgetSeries(gone);
   }
@@ -78,12 +79,31 @@ export class StoreRetention {
   /** The last position of the run of oldest readings that are before `beforeUs`; 0 when the oldest is not. */
   #expiredThrough(beforeUs: number): number {
     const rows = this.#store.database
-      .prepare<[number], { position: number; time_us: number }>(
+      .prepare<[number], ReadingRow>(
         'SELECT position, time_us FROM readings ORDER BY position LIMIT ?',
       )
       .all(readingsPerPassMax);
-    const firstKept = rows.findIndex((row) => row.time_us >= beforeUs);
+    const firstKept = rows.findIndex(
+      (row) => row.time_us >= beforeUs && this.#agesFromUs(row) >= beforeUs,
+    );
     const last = firstKept === -1 ? rows.at(-1) : rows[firstKept - 1];
     return last?.position ?? 0;
   }
+
+  /** A wrong clock in a guest may give a time far ahead, which would never be old: then its frame's arrival counts. */
+  #agesFromUs({ position, time_us: timeUs }: ReadingRow): number {
+    const arrivedAtUs = this.#store.database
+      .prepare<[number], number>(
+        `SELECT arrived_at_us FROM frames WHERE last_position >= ? AND arrived_at_us IS NOT NULL
+         ORDER BY last_position LIMIT 1`,
+      )
+      .pluck()
+      .get(position);
+    return Math.min(timeUs, arrivedAtUs ?? timeUs);
+  }
+}
+
+interface ReadingRow {
+  readonly position: number;
+  readonly time_us: number;
 }

@@ -11,6 +11,7 @@ import { ControlServer } from '../../common/control/control-server.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
+import { runIsobar } from '../support/command-line.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const isobar = `"${process.execPath}" "${compiledEntry('cli/main.ts')}"`;
@@ -65,13 +66,49 @@ async function runScript(
   }
 }
 
+/** What `--help` of a command prints, and of every command that it lists, however deep. */
+async function helpOf(path: readonly string[] = []): Promise<(readonly [string, string])[]> {
+  const shown = `${(await runIsobar([...path, '--help'])).lines.join('\n')}\n`;
+  const listed = /\nCommands:\n((?: {2,}.*\n)+)/.exec(shown)?.[1] ?? '';
+  const names = Array.from(listed.matchAll(/^ {2}([a-z-]+)/gm), ([, name = '']) => name);
+  const below = await Promise.all(names.map((name) => helpOf([...path, name])));
+  return [[path.join(' '), shown], ...below.flat()];
+}
+
 describe('the command as a process', () => {
+  test('--help of every command has a description and examples', async () => {
+    const shown = await helpOf();
+    expect(shown.map(([path]) => path)).toContain('vm set-monitoring');
+    expect(shown.length).toBeGreaterThan(20);
+    // Usage, what it does, ..., examples that can be typed as they are.
+    const complete = /^Usage: isobar.*\n\n\S[^]*\n\nExamples:\n {2}\$ .*isobar /;
+    expect(shown.filter(([, help]) => !complete.test(help))).toEqual([]);
+    for (const path of ['', 'watch', 'vm', 'vm set-monitoring']) {
+      const { stdout, exitCode } = await runScript(`${isobar} ${path} --help`);
+      expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: new Map(shown).get(path) });
+    }
+  });
+
   test('`isobar watch | head -1` ends quietly with exit code 0', async () => {
     const { exitCode, stdout, stderr } = await runScript(
       `${isobar} watch | head -1; exit \${PIPESTATUS[0]}`,
     );
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     expect(stdout).toBe('1970-01-01T00:00:00.000Z  vm1 kpi/users/column1  42\n');
+  });
+
+  test.each([
+    [0, 'config example vm'],
+    [1, 'query --data-dir /nonexistent'],
+    [2, 'query --limit many'],
+    [2, 'vm show'],
+    [78, 'config check /nonexistent/vm.json'],
+    [78, "config check --as vm - <<< '{}'"],
+  ])('exit code %i: isobar %s, and no stack trace', async (exitCode, commandLine) => {
+    const result = await runScript(`${isobar} ${commandLine}`);
+    expect(result).toMatchObject({ exitCode });
+    expect(result.stderr === '').toBe(exitCode === 0);
+    expect(result.stderr).not.toMatch(/\n {4}at /);
   });
 
   test('Ctrl-C ends a watch with exit code 0', async () => {

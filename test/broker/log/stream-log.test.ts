@@ -237,11 +237,24 @@ describe('LogRetention', () => {
     const epoch = openAndAppend(6);
     cursors.add('one');
     cursors.add('two');
-    cursors.advance('one', 'final-reader', [{ stream, epoch, throughSeq: 6 }]);
-    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1 });
-    cursors.remove('two');
+    const storedBy = (subscriber: string, throughSeq: number): void => {
+      cursors.advance(subscriber, 'final-reader', [{ stream, epoch, throughSeq }]);
+    };
+    storedBy('one', 6);
+    storedBy('two', 2);
+    const afterRestart = new LogCursors({ database, clock });
+    expect(afterRestart.throughSeq('two', 'final-reader', stream, epoch)).toBe(2);
+    const retention = new LogRetention(
+      { database, clock, cursors: afterRestart },
+      { ageMaxMs, bytesMax: 1 },
+    );
+    // What one subscriber lacks is not stored: to give it up is a loss.
+    expect(retention.prune()).toMatchObject({ prunedFrames: 6, lostFrames: 4 });
+    afterRestart.remove('two');
     expect(cursors.subscribers()).toEqual(['one']);
-    expect(retention.prune()).toMatchObject({ prunedFrames: 6, lostFrames: 0 });
+    for (let index = 0; index < 3; index += 1) commit(() => log.append(stream, []));
+    storedBy('one', 9);
+    expect(retention.prune()).toMatchObject({ prunedFrames: 3, lostFrames: 0 });
   });
 
   test('frames older than the age bound go, with a record when nobody has them', async () => {

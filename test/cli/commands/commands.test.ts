@@ -214,6 +214,31 @@ describe('isobar query', () => {
       expect(remarks).toEqual([expect.stringContaining('there are more than 2')]);
     });
   });
+
+  test('passes pattern, --vm, --since, --until and --limit on', async () => {
+    const queries: Record<string, string>[] = [];
+    const app = new Hono().get('/v1/query', (context) => {
+      queries.push(context.req.query());
+      return context.json({ readings: [], isTruncated: false });
+    });
+    await withInstance({ primarySite: app }, async (run) => {
+      const times = ['--since', '2026-01-01', '--until', '2026-02-01T00:00Z'];
+      const { exitCode, remarks } = await run([
+        'query',
+        'kpi/users/*',
+        '--vm',
+        'vm1',
+        '--limit',
+        '7',
+        ...times,
+      ]);
+      expect({ exitCode, remarks }).toEqual({ exitCode: 0, remarks: ['nothing stored matches'] });
+    });
+    const [sinceUs, untilUs] = ['2026-01-01T00:00Z', '2026-02-01T00:00Z'].map((time) =>
+      String(Date.parse(time) * 1_000),
+    );
+    expect(queries).toEqual([{ pattern: 'kpi/users/*', vm: 'vm1', limit: '7', sinceUs, untilUs }]);
+  });
 });
 
 describe('isobar status', () => {
@@ -304,6 +329,39 @@ describe('isobar status', () => {
       expect(exitCode).toBe(1);
       expect(lines.join('\n')).toContain('capture');
       expect(remarks.join('\n')).toContain('the host collector is not running');
+    });
+  });
+});
+
+describe('--json', () => {
+  const guest = { stages: {}, mount: '/mnt', databases: [], held: [], quarantine: [] };
+  const vm = machineDescriptor('vm1', '/run/vm1.sock');
+  const apps = {
+    primarySite: new Hono()
+      .get('/v1/query', (context) => context.json({ readings: [reading(1)], isTruncated: false }))
+      .get('/v1/watch', (context) => context.text(`${JSON.stringify(reading(1))}\n`))
+      .get('/v1/status', (context) => context.json({ isLive: true, vms: [], stages: {} })),
+    hostCollector: new Hono()
+      .get('/v1/vms', (context) => context.json({ vms: [vm] }))
+      .get('/v1/vms/vm1', (context) => context.json(vm)),
+    guestAgent: answer(guest),
+  };
+
+  test.each([
+    [['watch'], reading(1)],
+    [['query'], reading(1)],
+    [['status'], expect.objectContaining({ vms: [], stages: [] })],
+    [['vm', 'list'], vm],
+    [['vm', 'show', 'vm1'], vm],
+    [['guest', 'status'], guest],
+    [['config', 'check', '--as', 'vm', '-'], { file: '-', problems: [] }],
+  ])('%j --json prints one JSON document a line, and nothing else', async (command, document) => {
+    await withInstance(apps, async (run) => {
+      const { lines } = await run([...command, '--json'], {
+        interruptAfterLines: 1,
+        standardInput: JSON.stringify(vm),
+      });
+      expect(lines.map((line): unknown => JSON.parse(line))).toEqual([document]);
     });
   });
 });

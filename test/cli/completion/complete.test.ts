@@ -37,31 +37,3 @@ describe('isobar completion', () => {
     expect(lines.join('\n')).toContain('__complete');
   });
 });
-
-describe('help', () => {
-  test('every command has a description and examples', async () => {
-    const paths = [
-      ['up'],
-      ['watch'],
-      ['query'],
-      ['status'],
-      ['vm', 'add'],
-      ['vm', 'list'],
-      ['vm', 'show'],
-      ['vm', 'set-monitoring'],
-      ['vm', 'remove'],
-      ['config', 'check'],
-      ['config', 'example'],
-      ['guest', 'status'],
-      ['guest', 'run'],
-      ['collector', 'run'],
-      ['site', 'run'],
-      ['completion'],
-    ];
-    for (const path of paths) {
-      const { exitCode, lines } = await runIsobar([...path, '--help']);
-      expect({ path, exitCode }).toEqual({ path, exitCode: 0 });
-      expect(lines.join('\n')).toMatch(/\n {2}\$ isobar /);
-    }
-  });
-});

@@ -9,7 +9,9 @@ import { contentKeyFromBytes, openBody, sealBody } from '../../../common/sealing
 import {
   decodeDownstream,
   decodeUpstream,
+  downstreamMessageSchema,
   encodeControl,
+  upstreamMessageSchema,
 } from '../../../common/wire/control-message.ts';
 import { decodeFrameBatch, encodeFrameBatch } from '../../../common/wire/frame-batch.ts';
 import {
@@ -57,6 +59,7 @@ const invalidMessages = goldenJson(
   'control-v1-invalid.json',
   z.array(z.strictObject({ name: z.string(), direction, text: z.string(), code: z.string() })),
 );
+const messageSchemas = { up: upstreamMessageSchema, down: downstreamMessageSchema };
 const decode = { up: decodeUpstream, down: decodeDownstream };
 
 describe('wire format', () => {
@@ -113,6 +116,14 @@ describe('wire format', () => {
     expect(decoded).toEqual({ ok: true, message: fixture.message });
     const encoded = decoded.ok ? encodeControl(decoded.message) : bytes;
     expect(JSON.parse(Buffer.from(encoded).toString('utf8'))).toEqual(fixture.message);
+  });
+
+  test('golden fixtures cover every kind of control message', () => {
+    for (const [way, { options }] of Object.entries(messageSchemas)) {
+      const kinds = options.map(({ shape }) => shape.kind.value);
+      const covered = validMessages.filter(({ direction: each }) => each === way);
+      expect(new Set(covered.map(({ message }) => message.kind))).toEqual(new Set(kinds));
+    }
   });
 
   test.each(invalidMessages)('refuses a control message: $name', (fixture) => {

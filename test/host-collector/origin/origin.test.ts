@@ -2,11 +2,13 @@ import { describe, expect, test } from 'vitest';
 
 import { silentLog } from '../../../common/runtime/log.ts';
 import { openDatabase, type Database } from '../../../common/sqlite/database.ts';
+import { kpiDataPoint } from '../../../common/wire/data-point.ts';
 import type { EncodedFrame, FrameRecord } from '../../../common/wire/frame.ts';
 import { vmDescriptorSchema, type VmDescriptor } from '../../../common/wire/vm-descriptor.ts';
 import { migrateCollector } from '../../../host-collector/origin/collector-schema.ts';
 import { Origin } from '../../../host-collector/origin/origin.ts';
 import type { GuestListener, GuestRowBatch } from '../../../host-collector/vm/guest-listener.ts';
+import { eventually } from '../../support/eventually.ts';
 import { FrameTable } from '../../support/frame-table.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
@@ -141,6 +143,44 @@ describe('Origin', () => {
     await origin.stop();
   });
 
+  test('events of one VM beyond the bound of what waits for a commit are refused and counted, never silence; a change of the specifiers gets in', async () => {
+    const { guest, origin, records } = await start();
+    await guest.rows(batch('g', 1, 1));
+    const sample = {
+      dataPoint: kpiDataPoint('users', 'n'),
+      timeUs: 1_700_000_000_000_000,
+      uncertaintyUs: 0,
+      value: 1,
+      held: false,
+    };
+    const changed = vmDescriptorSchema.parse({
+      ...descriptor,
+      revision: 7,
+      monitoring: { specifiers: [{ id: 'all', dataPoints: 'kpi/**', format: 'max' }] },
+    });
+    for (let count = 0; count < 10_002; count += 1) origin.measured(descriptor.id, [sample]);
+    await expect(guest.rows(batch('g', 2, 3))).rejects.toMatchObject({
+      code: 'inbox-full',
+      retryable: true,
+    });
+    origin.update(changed);
+    await eventually(() => origin.counts(descriptor.id)?.inputs.forwarded === 10_001, {
+      timeoutMs: 5_000,
+    });
+    expect(origin.counts(descriptor.id)?.inputs).toMatchObject({
+      accepted: 10_006,
+      forwarded: 10_001,
+      dropped: 2,
+      failed: 3,
+    });
+    await guest.rows(batch('g', 1_000_000, 3));
+    expect(records('data').at(-1)).toMatchObject({
+      delivery: { format: 'max', descriptorRevision: 7 },
+    });
+    expect(guest.cursor('unencrypted')).toEqual({ generation: 'g', rowId: 1_000_002 });
+    await origin.stop();
+  });
+
   test('a watermark that closes no window costs no commit, and the next status says it', async () => {
     const { guest, records, forwarded, origin, clock } = await start();
     await guest.rows(batch('g', 1, 1));
@@ -197,6 +237,46 @@ describe('Origin', () => {
     const opened = third.records('data').filter(({ kind }) => kind === 'epoch-opened');
     expect(opened).toMatchObject([{ reason: 'created' }, { reason: 'store-lost' }]);
     await third.origin.stop();
+  });
+
+  test('the state of a predicate is durable: a restart enters nothing again', async () => {
+    const predicate = { condition: 'above', threshold: 2, kind: 'edge' };
+    const judged = vmDescriptorSchema.parse({
+      ...descriptor,
+      monitoring: { specifiers: [{ id: 'edge', dataPoints: 'kpi/**', predicate }] },
+    });
+    const first = await start(openDatabase(':memory:'), judged);
+    await first.guest.rows(batch('g', 1, 4));
+    expect(values(first.records('data'))).toEqual([1, 3]);
+    // Without a stop, as after kill -9: nothing is folded.
+    const second = await start(first.database, judged);
+    await second.guest.rows(batch('g', 5, 2));
+    expect(values(second.records('data'))).toEqual([1, 3]);
+    await second.origin.stop();
+    await first.origin.stop();
+  });
+
+  test('the status stream has the data points that the descriptor allows intermediaries to see, and no other', async () => {
+    const { guest, origin, records } = await start(
+      undefined,
+      vmDescriptorSchema.parse({
+        ...descriptor,
+        monitoring: {
+          specifiers: [{ id: 'all', dataPoints: 'kpi/**' }],
+          visibleToIntermediaries: ['kpi/users/n'],
+        },
+      }),
+    );
+    const [row] = batch('g', 1, 1).rows;
+    if (row === undefined) throw new Error('the batch has a row');
+    const rows = [
+      { ...row, columns: ['n', 'secret'], values: [1, 'hidden'] },
+      { ...row, rowId: 2, table: 'other', values: [2] },
+    ];
+    await guest.rows({ ...batch('g', 1, 2), rows });
+    expect(values(records('data'))).toEqual([1, 'hidden', 2]);
+    expect(values(records('status'))).toEqual([1]);
+    await origin.stop();
   });
 
   const windowed = vmDescriptorSchema.parse({

@@ -194,6 +194,18 @@ describe('SpecifierEngine', () => {
     ]);
   });
 
+  test.each([
+    [{ condition: 'below', threshold: 10 }, [5]],
+    [{ condition: 'above', threshold: 90 }, [95]],
+    [{ condition: 'outside', lower: 10, upper: 90 }, [5, 95]],
+    [{ condition: 'changed-by', delta: 45 }, [50, 5, 90]],
+  ])('predicates (below, above, outside, changed by): %j', (predicate, delivered) => {
+    const bench = new Bench({ predicate });
+    for (const [index, value] of [50, 10, 5, 90, 95, 50].entries()) bench.row(index, value);
+    const values = bench.take().flatMap((item) => ('values' in item ? item.values : []));
+    expect(values).toEqual(delivered);
+  });
+
   test('changed by: against the value delivered last, text when it differs', () => {
     const bench = new Bench({ predicate: { condition: 'changed-by', delta: 2 } });
     for (const [index, value] of [10, 11, 12, 13, 'a', 'a', 'b'].entries()) bench.row(index, value);

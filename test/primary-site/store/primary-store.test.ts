@@ -294,8 +294,9 @@ describe('PrimaryStore', () => {
 describe('StoreRetention', () => {
   test('removes what is older than the age bound, and never asks for it again', async () => {
     const frames = chainedFrames(stream, 10);
+    await clock.advance(10);
     await store.store(frames);
-    await clock.advance(60_006);
+    await clock.advance(59_996);
     const retention = new StoreRetention({ store, clock }, { ageMaxMs: 60_000, bytesMax: 1e9 });
     expect([retention.prune(), retention.prune()]).toEqual([true, false]);
     expect(storedValues()).toEqual([6, 7, 8, 9, 10]);
@@ -304,6 +305,28 @@ describe('StoreRetention', () => {
     await store.stop();
     await open();
     expect(store.stored(stream)).toEqual([{ epoch: sampleEpoch, fromSeq: 1, throughSeq: 10 }]);
+  });
+
+  test('a reading of a far-future time, as of a wrong clock, goes by the age of its arrival, and holds nothing else back', async () => {
+    const farUs = sampleStartUs * 2;
+    const window = { startMs: sampleStartUs / 1_000 + 4e4, endMs: sampleStartUs / 1_000 + 5e4 };
+    await store.store([
+      frameOf(1, [rowRecord('users', farUs, ['far'])]),
+      frameOf(2, [rowRecord('users', sampleStartUs, ['old'])]),
+    ]);
+    await clock.advance(50_000);
+    const nowUs = clock.wallUs();
+    await store.store([
+      frameOf(3, [rowRecord('users', farUs, ['far again'])]),
+      frameOf(4, [rowRecord('users', nowUs, ['new']), rawWindow(window, 1, [])]),
+    ]);
+    await clock.advance(20_000);
+    const retention = new StoreRetention({ store, clock }, { ageMaxMs: 60_000, bytesMax: 1e9 });
+    expect([retention.prune(), retention.prune()]).toEqual([true, false]);
+    expect(new Set(storedValues())).toEqual(new Set(['far again', 'new']));
+    // Windows are not forgotten for it: an older revision that comes late changes nothing.
+    await store.store([frameOf(5, [rawWindow(window, 0, ['superseded'])])]);
+    expect(storedValues()).not.toContain('superseded');
   });
 
   test('never gives a position twice, even when everything was removed', async () => {
