@@ -44,6 +44,11 @@ export class SiteTransports {
     this.broker = this.#buildBroker();
   }
 
+  /** Undefined without a site directory. */
+  get site(): SiteIdentity | undefined {
+    return this.#site;
+  }
+
   /** To be started before the transports: keeps certificates valid and watches whom we trust. */
   get identity(): Service {
     return this.#site?.service ?? new ServiceGroup('no-site-identity', []);

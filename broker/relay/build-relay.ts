@@ -9,16 +9,21 @@ import { createLog, type Log } from '../../common/runtime/log.ts';
 import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
+import { buildSiteServices, type SiteServices } from '../../common/site-control/site-services.ts';
+import { serveSubscriptions } from '../../common/site-control/subscription-endpoint.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import type { StreamId } from '../../common/wire/frame.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
-import type { RelayConfig } from './relay-config.ts';
+import type { RelationConfig, RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
-import type { DownstreamLink, UpstreamLink } from './relay-options.ts';
+import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
+import type { DownstreamLink, StreamPolicy, UpstreamLink } from './relay-options.ts';
 import { Relay } from './relay.ts';
 import { relayedVms } from './relayed-vms.ts';
+import { SubscriptionAsker, subscriptionAskerDefaults } from './subscription-asker.ts';
 
 /** What a test replaces; everything else is built from the configuration. */
 export interface RelayOverrides {
@@ -45,7 +50,8 @@ export function buildRelay(
     walAutoCheckpointPages: 4_096,
   });
   migrateRelayLog(database);
-  const { transports, ...links } = neighbours(config, deps);
+  const subscriptions = subscriptionsOf(config, database);
+  const { transports, ...links } = neighbours(config, deps, subscriptions);
   const { broker } = transports;
   const relay = new Relay(
     { database, ...deps },
@@ -56,6 +62,7 @@ export function buildRelay(
     },
     links,
   );
+  const site = siteServices(config, { ...deps, transports, subscriptions, relay });
   const status = (): RelayStatus => ({
     listens: addressOf(broker, config),
     neighbours: config.relations.map(({ relation, direction }) => ({
@@ -65,7 +72,13 @@ export function buildRelay(
     })),
     vms: relayedVms(relay.log, log),
     logBytes: relay.logBytes(),
-    stages: relay.stages(),
+    control: site?.services.server?.url ?? null,
+    stages: {
+      ...relay.stages(),
+      ...(site?.services.server === undefined
+        ? {}
+        : { 'site-control': site.services.server.counts() }),
+    },
   });
   const control = new ControlServer(
     new Hono().get(relayPaths.status, (context) => context.json(status())),
@@ -77,7 +90,13 @@ export function buildRelay(
   );
   const closing = databaseService(database);
   return {
-    service: new ServiceGroup('relay', [closing, transports.identity, relay, control]),
+    service: new ServiceGroup('relay', [
+      closing,
+      transports.identity,
+      relay,
+      ...(site === undefined ? [] : [site.services.service, ...site.askers]),
+      control,
+    ]),
     relay,
   };
 }
@@ -92,6 +111,7 @@ interface Neighbours {
 function neighbours(
   config: RelayConfig,
   deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+  subscriptions: OnDemandSubscriptions,
 ): Neighbours {
   const transports = new SiteTransports(deps, {
     siteDirectory: config.siteDirectory,
@@ -105,18 +125,78 @@ function neighbours(
       ]),
     ),
   });
-  const links = config.relations.map(({ relation, direction, dial, vms, kinds, standing }) => ({
+  const links = config.relations.map(({ relation, direction, dial, standing, ...rest }) => ({
     relation,
     direction,
     transport: transports.to(relation, dial),
-    may: { vms: vms === 'all' ? ('all' as const) : new Set<string>(vms), kinds: new Set(kinds) },
+    may: policyOf(rest),
     isStanding: standing,
+    ...(rest.onDemand
+      ? { hasAskedFor: (stream: StreamId) => subscriptions.has(relation, stream) }
+      : {}),
   }));
   return {
     transports,
     upstream: links.filter(({ direction }) => direction === 'upstream'),
     downstream: links.filter(({ direction }) => direction === 'downstream'),
   };
+}
+
+function policyOf({ vms, kinds }: Pick<RelationConfig, 'vms' | 'kinds'>): StreamPolicy {
+  return { vms: vms === 'all' ? 'all' : new Set<string>(vms), kinds: new Set(kinds) };
+}
+
+/** What neighbours may ask for is what their relation allows. */
+function subscriptionsOf({ relations }: RelayConfig, database: Database): OnDemandSubscriptions {
+  const onDemand = relations.filter((each) => each.onDemand);
+  const policies = new Map(onDemand.map((each) => [each.relation, policyOf(each)]));
+  return new OnDemandSubscriptions({ database }, policies);
+}
+
+/** Signed requests from and to neighbours; undefined for a relay that is no site. */
+function siteServices(
+  config: RelayConfig,
+  parts: {
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly log: Log;
+    readonly transports: SiteTransports;
+    readonly subscriptions: OnDemandSubscriptions;
+    readonly relay: Relay;
+  },
+): { readonly services: SiteServices; readonly askers: readonly SubscriptionAsker[] } | undefined {
+  const { siteDirectory, dataDirectory, control, relations } = config;
+  const { transports, subscriptions, relay, ...deps } = parts;
+  const { site } = transports;
+  if (site === undefined || siteDirectory === undefined) return undefined;
+  const controlUrls = new Map(
+    relations.flatMap(({ relation, controlUrl }) =>
+      controlUrl === undefined ? [] : [[relation, controlUrl] as const],
+    ),
+  );
+  if (control === undefined && controlUrls.size === 0) return undefined;
+  const services = buildSiteServices(
+    { ...deps, site },
+    { siteDirectory, dataDirectory, listen: control?.listen, controlUrls },
+    [
+      serveSubscriptions({
+        subscribe: (relation, request) =>
+          Promise.resolve(subscriptions.subscribe(relay.log, relation, request)),
+      }),
+    ],
+  );
+  const askers = relations.flatMap(({ relation, ask }) => {
+    const client = services.clients.get(relation);
+    if (ask === undefined || client === undefined) return [];
+    const hopCount = (): number => subscriptions.hopCountMax + 1;
+    return [
+      new SubscriptionAsker(
+        { ...deps, client },
+        { ...subscriptionAskerDefaults, relation, vms: ask, hopCount },
+      ),
+    ];
+  });
+  return { services, askers };
 }
 
 function addressOf(

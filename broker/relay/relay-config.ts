@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { logLevels } from '../../common/runtime/log.ts';
+import { controlSchema, controlUrlSchema } from '../../common/site-control/site-control-config.ts';
 import { streamKinds } from '../../common/wire/frame.ts';
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
 import { mqttClientDefaults } from '../mqtt/mqtt-client.ts';
@@ -39,7 +40,24 @@ const relationSchema = z.strictObject({
     .describe(
       'With downstream: it lies on the way to the primary site, whose final storing is told upstream. false: an extra consumer.',
     ),
+  onDemand: z
+    .boolean()
+    .default(false)
+    .describe(
+      'With downstream and standing false: it gets the streams that it asked for by signed request, of those above. false: all of them.',
+    ),
+  controlUrl: controlUrlSchema
+    .optional()
+    .describe(
+      'Where it answers signed requests, https://HOST:PORT. Default: revocation lists are exchanged when it asks us.',
+    ),
+  ask: z
+    .union([z.literal('all'), z.array(vmIdSchema).min(1).max(500)])
+    .optional()
+    .describe('With upstream and controlUrl: ask for the streams of these VMs, or all, on demand.'),
 });
+
+export type RelationConfig = z.output<typeof relationSchema>;
 
 /** Configuration of a relay; a JSON file. */
 export const relayConfigSchema = z
@@ -57,6 +75,9 @@ export const relayConfigSchema = z
       .optional()
       .describe('Our own broker, for neighbours that dial us. Default: none.'),
     localPort: localPortSchema,
+    control: controlSchema
+      .optional()
+      .describe('Where neighbours send us signed requests. Default: nowhere.'),
     relations: z
       .array(relationSchema)
       .min(1)
@@ -82,9 +103,17 @@ export const relayConfigSchema = z
       .default(7 * dayMs)
       .describe('Frames that came longer ago than this are pruned, ms.'),
   })
-  .superRefine(({ relations, listen, siteDirectory }, context) => {
+  .superRefine(({ relations, listen, siteDirectory, control }, context) => {
     const seen = new Set<string>();
-    for (const [index, { relation, dial }] of relations.entries()) {
+    if (control !== undefined && siteDirectory === undefined) {
+      const message = 'signed requests need siteDirectory, which has the keys';
+      context.addIssue({ code: 'custom', path: ['control'], message });
+    }
+    for (const [index, relationConfig] of relations.entries()) {
+      const { relation, dial } = relationConfig;
+      for (const [key, message] of problemsOfRequests(relationConfig, { siteDirectory, control })) {
+        context.addIssue({ code: 'custom', path: ['relations', index, key], message });
+      }
       if (seen.has(relation)) {
         context.addIssue({
           code: 'custom',
@@ -111,14 +140,41 @@ export const relayConfigSchema = z
   });
 export type RelayConfig = z.output<typeof relayConfigSchema>;
 
+/** What signed requests between a relation's sites lack, by key. */
+function problemsOfRequests(
+  { direction, standing, onDemand, ask, controlUrl }: RelationConfig,
+  site: { readonly siteDirectory: string | undefined; readonly control: object | undefined },
+): [key: string, message: string][] {
+  const problems: [string, string][] = [];
+  if (controlUrl !== undefined && site.siteDirectory === undefined) {
+    problems.push(['controlUrl', 'signed requests need siteDirectory, which has the keys']);
+  }
+  if (onDemand && (standing || direction === 'upstream')) {
+    problems.push(['onDemand', 'is for direction downstream with standing false']);
+  }
+  if (onDemand && site.control === undefined) {
+    problems.push(['onDemand', 'needs control, where the neighbour can ask']);
+  }
+  if (ask !== undefined && (direction === 'downstream' || controlUrl === undefined)) {
+    problems.push(['ask', 'is for direction upstream with controlUrl']);
+  }
+  return problems;
+}
+
 /** A complete, valid document. */
 export const relayConfigExample = {
   dataDirectory: '/var/lib/isobar/relay',
   controlSocket: '/run/isobar/relay.sock',
   siteDirectory: '/etc/isobar/site',
   listen: { host: '0.0.0.0', port: 8_883 },
+  control: { listen: { host: '0.0.0.0', port: 8_443 } },
   relations: [
     { relation: 'source-here', direction: 'upstream', dial: 'mqtts://source.example:8883' },
-    { relation: 'here-primary', direction: 'downstream', vms: ['vm1', 'vm2'] },
+    {
+      relation: 'here-primary',
+      direction: 'downstream',
+      vms: ['vm1', 'vm2'],
+      controlUrl: 'https://primary.example:8443',
+    },
   ],
 } as const;

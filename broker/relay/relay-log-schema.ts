@@ -20,6 +20,16 @@ const migrations: readonly Migration[] = [
            relation TEXT NOT NULL
          ) STRICT;`,
   },
+  {
+    name: 'subscriptions on demand',
+    up: `CREATE TABLE relay_subscriptions (
+           relation TEXT NOT NULL,
+           vm TEXT NOT NULL,
+           kind TEXT NOT NULL,
+           hop_count INTEGER NOT NULL,
+           PRIMARY KEY (relation, vm, kind)
+         ) STRICT, WITHOUT ROWID;`,
+  },
 ];
 
 /**

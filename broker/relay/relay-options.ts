@@ -25,6 +25,13 @@ export interface DownstreamLink {
    * the log keeps frames for it as well.
    */
   readonly isStanding: boolean;
+  /** Whether it asked for a stream, of those it may have; without it gets all of them. */
+  readonly hasAskedFor?: (stream: StreamId) => boolean;
+}
+
+/** Whether a neighbour gets a stream: it may, and asked where it has to. */
+export function getsStream(link: DownstreamLink, stream: StreamId): boolean {
+  return policyAllows(link.may, stream) && (link.hasAskedFor?.(stream) ?? true);
 }
 
 export function policyAllows(policy: StreamPolicy, stream: StreamId): boolean {

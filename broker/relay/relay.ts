@@ -17,7 +17,7 @@ import type { ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
 import { RelayLog } from './relay-log.ts';
-import { policyAllows, type DownstreamLink, type UpstreamLink } from './relay-options.ts';
+import { getsStream, policyAllows, type DownstreamLink, type UpstreamLink } from './relay-options.ts';
 
 /** A pass looks for what is too old or too much; retention has slack for what comes in between. */
 const retentionIntervalMs = 30_000;
@@ -76,7 +76,7 @@ export class Relay implements Service {
     this.log = new RelayLog(deps);
     this.#walSync = new WalSync(database.name);
     const allows = (relation: string, stream: StreamId): boolean =>
-      downstream.some((link) => link.relation === relation && policyAllows(link.may, stream));
+      downstream.some((link) => link.relation === relation && getsStream(link, stream));
     const cursors = new LogCursors({ database, clock, mayHave: allows });
     const isStanding = new Set(
       downstream.filter((link) => link.isStanding).map(({ relation }) => relation),

@@ -22,6 +22,8 @@ export type RelayedVm = z.output<typeof relayedVmSchema>;
 export const relayStatusSchema = stageStatusSchema.extend({
   /** `mqtt(s)://HOST:PORT` of our own broker; null when there is none. */
   listens: z.string().nullable(),
+  /** `https://HOST:PORT` where neighbours ask; null when nowhere. */
+  control: z.string().nullable(),
   neighbours: z.array(
     z.object({
       relation: z.string(),

@@ -39,6 +39,8 @@ interface Snapshot {
   readonly fileHash: string;
   readonly document: SiteDocument;
   readonly leaf: KeyedCertificate;
+  /** Of signed requests; undefined where it is missing. */
+  readonly signing: KeyedCertificate | undefined;
   readonly material: TlsMaterial;
   readonly pins: readonly Pin[];
 }
@@ -88,6 +90,11 @@ export class FileTlsIdentity implements TlsIdentity, Service {
   /** `site.json` as last read. */
   get document(): SiteDocument {
     return this.#current().document;
+  }
+
+  /** The newest certificate and key for signed requests; undefined when there is none. */
+  signing(): KeyedCertificate | undefined {
+    return this.#current().signing;
   }
 
   material(): TlsMaterial {
@@ -152,6 +159,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
         `${path} and its key are missing or do not belong together: isobar site rotate leaf makes new ones`,
       );
     }
+    const signing = (await readPair(files, 'signing')) ?? this.#snapshot?.signing;
     const neighbours = await Promise.all(
       document.neighbours.map(async (neighbour) => ({
         neighbour,
@@ -160,7 +168,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
       })),
     );
     const fileHash = createHash('sha256')
-      .update(JSON.stringify([document, leaf, neighbours]))
+      .update(JSON.stringify([document, leaf, signing, neighbours]))
       .digest('hex');
     if (this.#snapshot?.fileHash === fileHash) return this.#snapshot;
     const read = neighbours.map(async ({ neighbour, pins, lists }) => {
@@ -173,7 +181,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
       }
     });
     const pins = (await Promise.all(read)).flat();
-    return { fileHash, document, leaf, pins, material: this.#materialOf(leaf, pins) };
+    return { fileHash, document, leaf, signing, pins, material: this.#materialOf(leaf, pins) };
   }
 
   /** The same object while its content is the same, so that servers need not swap their context for a revocation. */

@@ -140,7 +140,9 @@ export function acceptRevocationLists(
 ): Promise<void> {
   const files = siteFiles(directory);
   return withSiteLock(clock, files, async () => {
-    const lists = pem.length > pemCharsMax * authoritiesMax ? [] : splitPem(pem);
+    const offered = pem.length > pemCharsMax * authoritiesMax ? [] : splitPem(pem);
+    // Each costs a verification for each pin, and a site has no more.
+    const lists = offered.length > authoritiesMax ? [] : offered;
     const count = await addRevocationLists(files, relation, lists);
     if (count > 0) return;
     throw new IdentityError(
@@ -246,6 +248,7 @@ async function addRevocationLists(
     }
     if (newest !== undefined) kept.push(newest.pem);
   }
-  if (ofNeighbourCount > 0) await writeFileAtomically(path, kept.join(''), publicMode);
+  const isNew = kept.join('') !== present.join('');
+  if (ofNeighbourCount > 0 && isNew) await writeFileAtomically(path, kept.join(''), publicMode);
   return ofNeighbourCount;
 }

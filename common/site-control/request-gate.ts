@@ -10,7 +10,7 @@ import {
   type SignatureParameters,
 } from './message-signature.ts';
 import type { Admission, ReplayStore } from './replay-store.ts';
-import type { SiteKeys } from './site-keys.ts';
+import { certificateIn, type SiteKeys } from './site-keys.ts';
 
 /** How long signatures are good for. Both sites of a relation should have the same. */
 export interface SignatureTimes {
@@ -33,6 +33,8 @@ export interface RequestHead {
   readonly relation: string;
   readonly signatureInput: string;
   readonly signature: string;
+  /** Beside the signature: whose key it is, to be verified by itself. */
+  readonly certificate: string | undefined;
 }
 
 const tokenShape = /^[A-Za-z0-9_-]{1,64}$/;
@@ -55,6 +57,7 @@ export function readHead(request: IncomingMessage): RequestHead {
     relation: field('isobar-relation'),
     signatureInput: field('signature-input'),
     signature: field('signature'),
+    certificate: certificateIn(request.headersDistinct),
   };
   const isWellFormed =
     head.path.startsWith('/') &&
@@ -116,7 +119,11 @@ export class RequestGate {
     const nowS = Math.floor(this.#clock.wallUs() / 1_000_000);
     const problem = timesProblem(parsed.parameters, this.#times, nowS);
     if (problem !== undefined) throw new RequestRefused(problem);
-    const key = this.#keys.verificationKeyOf(relation, parsed.parameters.keyId);
+    const key = this.#keys.verificationKeyOf(
+      relation,
+      parsed.parameters.keyId,
+      head.certificate,
+    );
     if (key === undefined) throw new RequestRefused('unknown-key');
     const signed = { ...head, contentDigest: contentDigestOf(body) };
     if (!requestVerifies(signed, parsed, key)) throw new RequestRefused('signature-invalid');

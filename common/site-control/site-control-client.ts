@@ -30,7 +30,7 @@ import {
   unknownAnswer,
   untrusted,
 } from './site-control-error.ts';
-import type { SiteKeys } from './site-keys.ts';
+import { certificateFields, certificateIn, type SiteKeys } from './site-keys.ts';
 import { secureContextOf } from './tls-options.ts';
 
 export interface SiteControlClientOptions {
@@ -223,6 +223,7 @@ export class SiteControlClient implements Service {
       'isobar-relation': relation,
       'signature-input': signatureInput,
       signature,
+      ...certificateFields(keys),
     };
   }
 
@@ -329,7 +330,7 @@ export class SiteControlClient implements Service {
     }
     const parsed = parseAnswerSignature({ signatureInput, signature });
     if (parsed === undefined) return false;
-    const key = keys.verificationKeyOf(relation, parsed.parameters.keyId);
+    const key = keys.verificationKeyOf(relation, parsed.parameters.keyId, received.certificate);
     return (
       key !== undefined && answerVerifies({ status, contentDigest, requestSignature }, parsed, key)
     );
@@ -355,6 +356,7 @@ interface Received {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
+  readonly certificate: string | undefined;
 }
 
 /** 22 characters of 16 random bytes. */
@@ -384,6 +386,7 @@ async function collect(response: IncomingMessage, bytesMax: number): Promise<Rec
     status: response.statusCode ?? 0,
     headers: response.headers,
     body: Buffer.concat(chunks),
+    certificate: certificateIn(response.headersDistinct),
   };
 }
 

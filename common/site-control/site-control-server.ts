@@ -19,7 +19,7 @@ import { contentDigestOf, isSignatureField, signAnswer } from './message-signatu
 import type { ReplayStore } from './replay-store.ts';
 import { readHead, RequestGate, type RequestHead, type SignatureTimes } from './request-gate.ts';
 import { SiteConnections, type ConnectionBounds, type Neighbour } from './site-connections.ts';
-import type { SiteKeys } from './site-keys.ts';
+import { certificateFields, type SiteKeys } from './site-keys.ts';
 import { secureContextOf } from './tls-options.ts';
 
 export interface SiteControlServerOptions extends ConnectionBounds {
@@ -115,6 +115,13 @@ export class SiteControlServer implements Service {
     const address = this.#server?.address();
     assert(typeof address === 'object' && address !== null, 'the server does not listen');
     return address.port;
+  }
+
+  /** `https://HOST:PORT`; null while it does not listen. */
+  get url(): string | null {
+    const { host } = this.#options;
+    if (this.#server === undefined) return null;
+    return `https://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
   }
 
   /** Dropped: beyond a quota. Failed: refused for another reason. */
@@ -383,7 +390,7 @@ export class SiteControlServer implements Service {
       nonce: Buffer.from(random.bytes(16)).toString('base64url'),
     };
     const { signatureInput, signature } = signAnswer(answer, times, keys.signingKey());
-    return { 'signature-input': signatureInput, signature };
+    return { 'signature-input': signatureInput, signature, ...certificateFields(keys) };
   }
 }
 

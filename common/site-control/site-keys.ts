@@ -8,11 +8,38 @@ export type SignatureAlgorithm = 'ed25519' | 'ecdsa-p256-sha256';
 export interface SiteKeys {
   /** This site's newest private key, Ed25519 or P-256. */
   signingKey(): KeyObject;
+  /** Its certificate, base64 of DER, to be sent along; undefined where neighbours have the key on another way. */
+  signingCertificate(): string | undefined;
   /**
    * A public key that the relation's neighbour signs with; undefined when we know none. During a rotation there may be
    * two, told apart by `keyId` ({@link keyIdOf}); an implementation with one key per relation may ignore it.
+   * @param certificate what was sent along, unverified
    */
-  verificationKeyOf(relation: string, keyId: string): KeyObject | undefined;
+  verificationKeyOf(
+    relation: string,
+    keyId: string,
+    certificate: string | undefined,
+  ): KeyObject | undefined;
+}
+
+/** Carries {@link SiteKeys.signingCertificate} in requests and answers. */
+export const certificateField = 'isobar-certificate';
+/** Characters of base64: far above any certificate of ours. */
+const certificateCharsMax = 8_192;
+
+/** The certificate that was sent along; undefined for none, several, or what is too long. */
+export function certificateIn(
+  headers: Readonly<Record<string, readonly string[] | undefined>>,
+): string | undefined {
+  const [value, second] = headers[certificateField] ?? [];
+  if (value === undefined || second !== undefined) return undefined;
+  return value.length <= certificateCharsMax ? value : undefined;
+}
+
+/** The fields that send it along. */
+export function certificateFields(keys: SiteKeys): Record<string, string> {
+  const certificate = keys.signingCertificate();
+  return certificate === undefined ? {} : { [certificateField]: certificate };
 }
 
 /** The algorithm that a key stands for. Never taken from a message, so that nobody can make us use a key differently. */

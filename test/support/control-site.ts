@@ -160,6 +160,11 @@ export class TestIdentity implements TlsIdentity, SiteKeys {
     return this.#own.signing.privateKey;
   }
 
+  /** Neighbours have it already. */
+  signingCertificate(): undefined {
+    return undefined;
+  }
+
   verificationKeyOf(relation: string): KeyObject | undefined {
     return this.#neighbours.get(relation)?.signing.publicKey;
   }
