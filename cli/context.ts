@@ -43,6 +43,12 @@ export interface GlobalOptions {
   readonly debug?: boolean;
 }
 
+/** Options of commands that may talk to one process that runs alone. */
+export interface ProcessOptions extends GlobalOptions {
+  /** Its configuration file. */
+  readonly config?: string;
+}
+
 /** The control sockets of the instance that a command talks to. */
 export interface Clients {
   readonly directory: DataDirectory;

@@ -9,6 +9,7 @@ import { addDemoCommand } from './commands/demo.ts';
 import { examples } from './commands/examples.ts';
 import { addGuestStatusCommand } from './commands/guest.ts';
 import { addQueryCommand } from './commands/query.ts';
+import { addRelayStatusCommand } from './commands/relay-status.ts';
 import { addRunCommand } from './commands/run-process.ts';
 import { addSealCommands } from './commands/seal.ts';
 import { addSiteCommands } from './commands/site.ts';
@@ -57,8 +58,9 @@ export function buildProgram(context: CommandContext): Command {
   const relay = program
     .command('relay')
     .description('an intermediary between VMs and primary sites');
+  addRelayStatusCommand(relay, context);
   addRunCommand(relay, 'relay');
-  examples(relay, [['isobar relay run --config relay.json', '']]);
+  examples(relay, [['isobar relay status --config relay.json', '']]);
   addDemoCommand(program, context);
   addAuditCommands(program, context);
   addCompletionCommands(program, context);

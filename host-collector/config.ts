@@ -2,6 +2,7 @@ import { z } from 'zod';
 
 import { listenSchema, siteDirectorySchema } from '../broker/mqtt/site-transport-config.ts';
 import { logLevels } from '../common/runtime/log.ts';
+import { controlSchema } from '../common/site-control/site-control-config.ts';
 import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
 
 /** The collector's configuration. */
@@ -42,6 +43,9 @@ export const hostCollectorConfigSchema = z.strictObject({
   listen: listenSchema
     .optional()
     .describe('With siteDirectory: where neighbours dial our broker. Default: none do.'),
+  control: controlSchema
+    .optional()
+    .describe('With siteDirectory: where neighbours send us signed requests. Default: nowhere.'),
   relations: z
     .array(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/))
     .max(64)

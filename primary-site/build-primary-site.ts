@@ -12,6 +12,7 @@ import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import { siteServicesOf } from '../common/site-control/site-services.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
@@ -57,6 +58,16 @@ export function buildPrimarySite(
     { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
+  const { siteDirectory, dataDirectory, control, controlUrl } = config;
+  const site = siteServicesOf(
+    { clock, random, log, site: transports.site },
+    {
+      siteDirectory,
+      dataDirectory,
+      listen: control?.listen,
+      controlUrls: new Map(controlUrl === undefined ? [] : [[relation, controlUrl]]),
+    },
+  );
   const jsonTransport = jsonTransportOf(config, transports.broker, transport);
   const jsonTopics =
     jsonTransport === undefined ? [] : [new JsonTopics({ store, transport: jsonTransport, log })];
@@ -96,6 +107,7 @@ export function buildPrimarySite(
     transports.identity,
     ...new Set([transport, ...(transports.broker === undefined ? [] : [transports.broker])]),
     consumer,
+    ...(site === undefined ? [] : [site.service]),
     new ControlServer(
       app,
       { clock, log },

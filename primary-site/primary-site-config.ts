@@ -7,6 +7,7 @@ import {
   localPortSchema,
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
+import { controlSchema, controlUrlSchema } from '../common/site-control/site-control-config.ts';
 import { signaturePolicies } from './sealing/signature-inspector.ts';
 
 const dayMs = 24 * 3_600_000;
@@ -35,6 +36,14 @@ export const primarySiteConfigSchema = z
       .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them')
       .default('primary-site')
       .describe('Name of the relation to the producer; both sides have the same.'),
+    control: controlSchema
+      .optional()
+      .describe('Where the producer sends us signed requests. Default: nowhere.'),
+    controlUrl: controlUrlSchema
+      .optional()
+      .describe(
+        'Where the producer answers signed requests, https://HOST:PORT; revocation lists are exchanged there.',
+      ),
     keepaliveSeconds: z
       .int()
       .min(1)
@@ -88,7 +97,12 @@ export const primarySiteConfigSchema = z
         'Publish each reading as JSON under json/<vm>/...; with siteDirectory only on our own broker at localPort.',
       ),
   })
-  .superRefine(({ mqttUrl, listen, siteDirectory }, context) => {
+  .superRefine(({ mqttUrl, listen, siteDirectory, control, controlUrl }, context) => {
+    for (const [key, value] of Object.entries({ control, controlUrl })) {
+      if (value === undefined || siteDirectory !== undefined) continue;
+      const message = 'signed requests need siteDirectory, which has the keys';
+      context.addIssue({ code: 'custom', path: [key], message });
+    }
     if (mqttUrl === undefined && listen === undefined) {
       context.addIssue({
         code: 'custom',

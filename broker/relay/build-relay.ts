@@ -9,7 +9,7 @@ import { createLog, type Log } from '../../common/runtime/log.ts';
 import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
-import { buildSiteServices, type SiteServices } from '../../common/site-control/site-services.ts';
+import { siteServicesOf, type SiteServices } from '../../common/site-control/site-services.ts';
 import { serveSubscriptions } from '../../common/site-control/subscription-endpoint.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import type { StreamId } from '../../common/wire/frame.ts';
@@ -17,9 +17,9 @@ import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
+import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
 import type { RelationConfig, RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
-import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
 import type { DownstreamLink, StreamPolicy, UpstreamLink } from './relay-options.ts';
 import { Relay } from './relay.ts';
 import { relayedVms } from './relayed-vms.ts';
@@ -167,16 +167,13 @@ function siteServices(
 ): { readonly services: SiteServices; readonly askers: readonly SubscriptionAsker[] } | undefined {
   const { siteDirectory, dataDirectory, control, relations } = config;
   const { transports, subscriptions, relay, ...deps } = parts;
-  const { site } = transports;
-  if (site === undefined || siteDirectory === undefined) return undefined;
   const controlUrls = new Map(
     relations.flatMap(({ relation, controlUrl }) =>
       controlUrl === undefined ? [] : [[relation, controlUrl] as const],
     ),
   );
-  if (control === undefined && controlUrls.size === 0) return undefined;
-  const services = buildSiteServices(
-    { ...deps, site },
+  const services = siteServicesOf(
+    { ...deps, site: transports.site },
     { siteDirectory, dataDirectory, listen: control?.listen, controlUrls },
     [
       serveSubscriptions({
@@ -185,10 +182,11 @@ function siteServices(
       }),
     ],
   );
+  if (services === undefined) return undefined;
+  const hopCount = (): number => subscriptions.hopCountMax + 1;
   const askers = relations.flatMap(({ relation, ask }) => {
     const client = services.clients.get(relation);
     if (ask === undefined || client === undefined) return [];
-    const hopCount = (): number => subscriptions.hopCountMax + 1;
     return [
       new SubscriptionAsker(
         { ...deps, client },

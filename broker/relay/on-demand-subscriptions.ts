@@ -31,10 +31,7 @@ export class OnDemandSubscriptions {
   readonly #asked = new Map<string, Set<string>>();
   #hopCountMax = 0;
 
-  constructor(
-    deps: { readonly database: Database },
-    policies: ReadonlyMap<string, StreamPolicy>,
-  ) {
+  constructor(deps: { readonly database: Database }, policies: ReadonlyMap<string, StreamPolicy>) {
     this.#database = deps.database;
     this.#policies = policies;
     this.#load();

@@ -17,7 +17,12 @@ import type { ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
 import { RelayLog } from './relay-log.ts';
-import { getsStream, policyAllows, type DownstreamLink, type UpstreamLink } from './relay-options.ts';
+import {
+  getsStream,
+  policyAllows,
+  type DownstreamLink,
+  type UpstreamLink,
+} from './relay-options.ts';
 
 /** A pass looks for what is too old or too much; retention has slack for what comes in between. */
 const retentionIntervalMs = 30_000;

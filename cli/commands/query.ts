@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
 
 import { queryAnswerSchema } from '../../common/control/reader-answer.ts';
-import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions } from '../context.ts';
+import { configOption, connectReader } from '../clients.ts';
+import type { CommandContext, ProcessOptions } from '../context.ts';
 import { examples } from './examples.ts';
 import { ReadingFormatter } from './reading-formatter.ts';
 import { parseCount, parsePattern, parseSince } from './reading-options.ts';
 
-interface QueryOptions extends GlobalOptions {
+interface QueryOptions extends ProcessOptions {
   readonly json?: boolean;
   readonly since?: string;
   readonly until?: string;
@@ -27,6 +27,7 @@ export function addQueryCommand(program: Command, context: CommandContext): void
     .option('--until <time>', 'before this time')
     .option('--vm <id>', 'of this VM only')
     .option('--limit <count>', `at most so many, the newest of them (up to ${limitMax})`, '100')
+    .addOption(configOption('primary site'))
     .action(async (pattern: string, _options: unknown, self: Command) => {
       await query(pattern, self.optsWithGlobals<QueryOptions>(), context);
     });
@@ -53,7 +54,7 @@ async function query(
   if (sinceUs !== undefined) parameters.set('sinceUs', String(sinceUs));
   if (untilUs !== undefined) parameters.set('untilUs', String(untilUs));
   if (options.vm !== undefined) parameters.set('vm', options.vm);
-  const { reader } = connectClients(context, options);
+  const reader = connectReader(context, options);
   const answer = await reader.get(`/v1/query?${parameters.toString()}`, queryAnswerSchema);
   const { output } = context;
   const formatter = new ReadingFormatter(output, { showsVm: options.vm === undefined });

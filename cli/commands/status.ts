@@ -10,8 +10,8 @@ import {
 } from '../../common/control/reader-answer.ts';
 import { stageStatusSchema } from '../../common/control/stage-answer.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
-import { connectClients } from '../clients.ts';
-import type { Clients, CommandContext, GlobalOptions, Output } from '../context.ts';
+import { configOption, connectClients, connectProcess } from '../clients.ts';
+import type { CommandContext, Output, ProcessOptions } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
 import { formatDurationMs } from '../text/duration.ts';
 import { printable } from '../text/style.ts';
@@ -19,9 +19,10 @@ import { formatTable } from '../text/table.ts';
 import { formatAge, formatTimeUs } from '../text/time.ts';
 import { formatCount } from '../text/value.ts';
 import { upStatusSchema, type UpStatus } from '../up/up-status.ts';
+import { UsageError } from '../usage-error.ts';
 import { examples } from './examples.ts';
 
-interface StatusOptions extends GlobalOptions {
+interface StatusOptions extends ProcessOptions {
   readonly json?: boolean;
 }
 
@@ -32,16 +33,19 @@ export function addStatusCommand(program: Command, context: CommandContext): voi
       'what runs, and what each stage of the data path counts; exit code 1 if a part is missing or keeps failing',
     )
     .option('--json', 'one JSON document')
+    .addOption(configOption('process'))
     .action(async (_options: unknown, self: Command) => {
       await showStatus(self.optsWithGlobals<StatusOptions>(), context);
     });
   examples(command, [
     ['isobar status', ''],
+    ['isobar status --config primary-site.json', 'of one process that runs alone'],
     ["isobar status --json | jq '.stages[] | select(.failed > 0)'", 'what failed anywhere'],
   ]);
 }
 
-interface Stage extends StageCounts {
+/** What one stage of a process counts. */
+export interface Stage extends StageCounts {
   readonly process: string;
   readonly stage: string;
 }
@@ -72,7 +76,7 @@ interface Report {
 }
 
 async function showStatus(options: StatusOptions, context: CommandContext): Promise<void> {
-  const report = await gather(connectClients(context, options), context.clock.wallUs());
+  const report = await gather(await asked(context, options), context.clock.wallUs());
   if (options.json === true) {
     await context.output.line(JSON.stringify(report));
   } else {
@@ -86,8 +90,36 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
   if (report.problems.length > 0) context.setExitCode(exitCodes.failure);
 }
 
+/** Whom to ask; nobody is missed who is not among them. */
+type Asked = Readonly<Partial<Record<'up' | 'guest' | 'collector' | 'reader', ControlClient>>>;
+
+/** @throws ControlError when the process of `--config` does not answer */
+async function asked(context: CommandContext, options: StatusOptions): Promise<Asked> {
+  const { config } = options;
+  if (config === undefined) {
+    const { up, guest, collector, reader } = connectClients(context, options);
+    return { up, guest, collector, reader };
+  }
+  const client = connectProcess(
+    config,
+    'the process of this configuration',
+    'isobar guest|collector|site run',
+  );
+  const { name } = await client.process();
+  switch (name) {
+    case 'guest-agent':
+      return { guest: client };
+    case 'host-collector':
+      return { collector: client };
+    case 'primary-site':
+      return { reader: client };
+    default:
+      throw new UsageError(`a ${name} runs there: isobar ${name} status --config ${config}`);
+  }
+}
+
 /** @throws ControlError `not-running` when nothing at all runs: then how to start it is the one thing to say */
-async function gather(clients: Clients, nowUs: number): Promise<Report> {
+async function gather(clients: Asked, nowUs: number): Promise<Report> {
   const [up, guest, collector, reader] = await Promise.all([
     ask(clients.up, '/v1/status', upStatusSchema),
     ask(clients.guest, '/v1/status', stageStatusSchema),
@@ -101,8 +133,10 @@ async function gather(clients: Clients, nowUs: number): Promise<Report> {
   const vms: Vm[] = [];
   const streams: Stream[] = [];
   const integrity: IntegrityRecord[] = [];
-  if (!(guest instanceof ControlError)) stages.push(...stagesOf('guest-agent', guest.stages));
-  if (!(collector instanceof ControlError)) {
+  if (guest !== null && !(guest instanceof ControlError)) {
+    stages.push(...stagesOf('guest-agent', guest.stages));
+  }
+  if (collector !== null && !(collector instanceof ControlError)) {
     for (const { vm, vmState, revision, problem, guestTrouble } of collector.vms) {
       if (problem !== undefined) problems.push(problem);
       vms.push({ vm, state: vmState, revision, guestTrouble });
@@ -110,7 +144,7 @@ async function gather(clients: Clients, nowUs: number): Promise<Report> {
     }
     stages.push(...stagesOf('host-collector', collector.stages));
   }
-  if (!(reader instanceof ControlError)) {
+  if (reader !== null && !(reader instanceof ControlError)) {
     stages.push(...stagesOf('primary-site', reader.stages));
     streams.push(...reader.vms);
     integrity.push(...reader.integrity);
@@ -132,16 +166,18 @@ function describeTrouble(vm: string, trouble: GuestTrouble, nowUs: number): stri
   );
 }
 
-function stagesOf(process: string, stages: Readonly<Record<string, StageCounts>>): Stage[] {
+/** The stages that a process answers, with its name. */
+export function stagesOf(process: string, stages: Readonly<Record<string, StageCounts>>): Stage[] {
   return Object.entries(stages).map(([stage, counts]) => ({ process, stage, ...counts }));
 }
 
 /** A part that does not answer is a finding, not the end of the report. */
 async function ask<Schema extends z.ZodType>(
-  client: ControlClient,
+  client: ControlClient | undefined,
   path: string,
   schema: Schema,
-): Promise<z.output<Schema> | ControlError> {
+): Promise<z.output<Schema> | ControlError | null> {
+  if (client === undefined) return null;
   try {
     return await client.get(path, schema);
   } catch (error) {
@@ -250,7 +286,8 @@ async function printIntegrity(
   await output.line('');
 }
 
-async function printStages(stages: readonly Stage[], output: Output): Promise<void> {
+/** The table that follows the data path, stage by stage. */
+export async function printStages(stages: readonly Stage[], output: Output): Promise<void> {
   if (stages.length === 0) return;
   const emphasize = (count: number): string =>
     count === 0 ? '0' : output.style.red(formatCount(count));

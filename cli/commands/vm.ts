@@ -10,13 +10,13 @@ import {
   vmListAnswerSchema,
 } from '../../common/control/collector-answer.ts';
 import { vmDescriptorSchema, type VmDescriptor } from '../../common/wire/vm-descriptor.ts';
-import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions } from '../context.ts';
+import { configOption, connectCollector } from '../clients.ts';
+import type { CommandContext, ProcessOptions } from '../context.ts';
 import { formatTable } from '../text/table.ts';
 import { UsageError } from '../usage-error.ts';
 import { examples } from './examples.ts';
 
-interface VmOptions extends GlobalOptions {
+interface VmOptions extends ProcessOptions {
   readonly json?: boolean;
   readonly revision?: string;
 }
@@ -32,6 +32,7 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .description('measure one more VM, from now on')
     .argument('<file>', 'the VM descriptor, a JSON file; - reads standard input')
     .option('--json', 'print the registered descriptor')
+    .addOption(configOption('collector'))
     .action(async (file: string, _options: unknown, self: Command) => {
       await addVm(file, self.optsWithGlobals<VmOptions>(), context);
     });
@@ -43,6 +44,7 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .command('list')
     .description('the registered VMs')
     .option('--json', 'one JSON document a line')
+    .addOption(configOption('collector'))
     .action(async (_options: unknown, self: Command) => {
       await listVms(self.optsWithGlobals<VmOptions>(), context);
     });
@@ -52,6 +54,7 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .description("a VM's descriptor, as JSON")
     .argument('<vm>', 'id of the VM')
     .option('--json', 'on one line')
+    .addOption(configOption('collector'))
     .action(async (id: string, _options: unknown, self: Command) => {
       const options = self.optsWithGlobals<VmOptions>();
       const descriptor = await fetchVm(id, options, context);
@@ -70,6 +73,7 @@ export function addVmCommands(program: Command, context: CommandContext): void {
       'the revision that the change was made from; a descriptor has its own',
     )
     .option('--json', 'print the new descriptor')
+    .addOption(configOption('collector'))
     .action(async (id: string, file: string, _options: unknown, self: Command) => {
       await setMonitoring(id, file, self.optsWithGlobals<VmOptions>(), context);
     });
@@ -82,8 +86,9 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .command('remove')
     .description('measure a VM no longer; what is stored stays')
     .argument('<vm>', 'id of the VM')
+    .addOption(configOption('collector'))
     .action(async (id: string, _options: unknown, self: Command) => {
-      const { collector } = connectClients(context, self.optsWithGlobals<VmOptions>());
+      const collector = connectCollector(context, self.optsWithGlobals<VmOptions>());
       await collector.call('DELETE', collectorPaths.vm(id), undefined, z.unknown());
       context.output.remark(`${id} is measured no longer`);
     });
@@ -95,20 +100,20 @@ async function fetchVm(
   options: VmOptions,
   context: CommandContext,
 ): Promise<VmDescriptor> {
-  const { collector } = connectClients(context, options);
+  const collector = connectCollector(context, options);
   return collector.get(collectorPaths.vm(id), vmAnswerSchema);
 }
 
 async function addVm(file: string, options: VmOptions, context: CommandContext): Promise<void> {
   const descriptor = parseConfig(vmDescriptorSchema, await readDocument(file, context), file);
-  const { collector } = connectClients(context, options);
+  const collector = connectCollector(context, options);
   const added = await collector.call('POST', collectorPaths.vms, descriptor, vmAnswerSchema);
   if (options.json === true) await context.output.line(JSON.stringify(added));
   else context.output.remark(`${added.id} is measured from now on (revision ${added.revision})`);
 }
 
 async function listVms(options: VmOptions, context: CommandContext): Promise<void> {
-  const { collector } = connectClients(context, options);
+  const collector = connectCollector(context, options);
   const { vms, refused } = await collector.get(collectorPaths.vms, vmListAnswerSchema);
   for (const { reason } of refused) context.output.remark(reason);
   if (options.json === true) {
@@ -159,7 +164,7 @@ async function setMonitoring(
     const monitoring = parseConfig(vmDescriptorSchema.shape.monitoring, document, file);
     change = { revision: parseRevision(options.revision, file), monitoring };
   }
-  const { collector } = connectClients(context, options);
+  const collector = connectCollector(context, options);
   const changed = await collector.call(
     'PUT',
     collectorPaths.monitoring(id),

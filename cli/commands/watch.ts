@@ -2,13 +2,13 @@ import type { Command } from 'commander';
 
 import { follow } from '../../common/control/follow.ts';
 import { positionHeader, readingSchema } from '../../common/control/reader-answer.ts';
-import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions } from '../context.ts';
+import { configOption, connectReader } from '../clients.ts';
+import type { CommandContext, ProcessOptions } from '../context.ts';
 import { examples } from './examples.ts';
 import { ReadingFormatter } from './reading-formatter.ts';
 import { parsePattern, parseSince } from './reading-options.ts';
 
-interface WatchOptions extends GlobalOptions {
+interface WatchOptions extends ProcessOptions {
   readonly json?: boolean;
   readonly since?: string;
   readonly vm?: string;
@@ -22,6 +22,7 @@ export function addWatchCommand(program: Command, context: CommandContext): void
     .option('--json', 'one JSON document a line')
     .option('--since <time>', 'begin with what is stored since then: 10m, 2026-01-01T00:00Z')
     .option('--vm <id>', 'of this VM only')
+    .addOption(configOption('primary site'))
     .action(async (pattern: string, _options: unknown, self: Command) => {
       await watch(pattern, self.optsWithGlobals<WatchOptions>(), context);
     });
@@ -39,7 +40,7 @@ async function watch(
 ): Promise<void> {
   const pattern = parsePattern(patternText);
   const sinceUs = parseSince(options.since, context.clock.wallUs());
-  const { reader } = connectClients(context, options);
+  const reader = connectReader(context, options);
   const { signal, release } = context.interruptible();
   const { output } = context;
   const formatter = new ReadingFormatter(output, { showsVm: options.vm === undefined });

@@ -119,11 +119,7 @@ export class RequestGate {
     const nowS = Math.floor(this.#clock.wallUs() / 1_000_000);
     const problem = timesProblem(parsed.parameters, this.#times, nowS);
     if (problem !== undefined) throw new RequestRefused(problem);
-    const key = this.#keys.verificationKeyOf(
-      relation,
-      parsed.parameters.keyId,
-      head.certificate,
-    );
+    const key = this.#keys.verificationKeyOf(relation, parsed.parameters.keyId, head.certificate);
     if (key === undefined) throw new RequestRefused('unknown-key');
     const signed = { ...head, contentDigest: contentDigestOf(body) };
     if (!requestVerifies(signed, parsed, key)) throw new RequestRefused('signature-invalid');

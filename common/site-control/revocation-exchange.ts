@@ -22,6 +22,9 @@ export const revocationExchangeDefaults = {
   exchangeIntervalMs: 60_000,
 } as const;
 
+/** From the acceptance of a list to its effect, ms. */
+const answerGraceMs = 200;
+
 interface Exchanged {
   /** What the neighbour has of ours. */
   readonly lists: string;
@@ -39,7 +42,7 @@ export class RevocationExchange implements Service {
     readonly clock: Clock;
     readonly log: Log;
     readonly clients: ReadonlyMap<string, SiteControlClient>;
-    readonly onAccepted: () => Promise<void>;
+    readonly onAccepted: () => void;
   };
   readonly #options: RevocationExchangeOptions;
   readonly #exchanged = new Map<string, Exchanged>();
@@ -54,7 +57,7 @@ export class RevocationExchange implements Service {
       /** By relation. */
       readonly clients: ReadonlyMap<string, SiteControlClient>;
       /** After a list of a neighbour was written, so that nobody waits for the next look at the files. */
-      readonly onAccepted: () => Promise<void>;
+      readonly onAccepted: () => void;
     },
     options: RevocationExchangeOptions,
   ) {
@@ -121,7 +124,8 @@ export class RevocationExchange implements Service {
       log.warn('neighbour-revocation-lists-refused', { relation });
       return false;
     }
-    await onAccepted();
+    // Later: it may cut the connection that this request came on, and the answer must be out by then.
+    clock.after(answerGraceMs, onAccepted);
     return true;
   }
 

@@ -44,7 +44,7 @@ const noncesPerRelationMax = 10_000;
  * neighbour with an address, and the exchange of revocation lists. `endpoints` are those of the process beside
  * `GET /v1/site` and `POST /v1/revocation-lists`, which every site answers.
  */
-export function buildSiteServices(
+function buildSiteServices(
   deps: {
     readonly clock: Clock;
     readonly random: Random;
@@ -73,7 +73,7 @@ export function buildSiteServices(
     }),
   );
   const exchange = new RevocationExchange(
-    { clock, log, clients, onAccepted: () => identity.reload() },
+    { clock, log, clients, onAccepted: () => void identity.reload() },
     { ...revocationExchangeDefaults, siteDirectory },
   );
   const replays = new ReplayStore(
@@ -106,6 +106,26 @@ export function buildSiteServices(
     exchange,
   ]);
   return { service, clients, server };
+}
+
+/** As {@link buildSiteServices}, for a process that may be no site and may have no neighbour to ask or to answer. */
+export function siteServicesOf(
+  deps: {
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly log: Log;
+    readonly site: SiteIdentity | undefined;
+  },
+  options: Omit<SiteServicesOptions, 'siteDirectory'> & {
+    readonly siteDirectory: string | undefined;
+  },
+  endpoints: readonly BoundEndpoint[] = [],
+): SiteServices | undefined {
+  const { site, ...others } = deps;
+  const { siteDirectory, listen, controlUrls } = options;
+  if (site === undefined || siteDirectory === undefined) return undefined;
+  if (listen === undefined && controlUrls.size === 0) return undefined;
+  return buildSiteServices({ ...others, site }, { ...options, siteDirectory }, endpoints);
 }
 
 function replayService(replays: ReplayStore, dataDirectory: string): Service {

@@ -13,6 +13,7 @@ import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { siteServicesOf } from '../../common/site-control/site-services.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { HostCollectorConfig } from '../config.ts';
 import { EpochKeyStore } from './epoch-key-store.ts';
@@ -79,12 +80,23 @@ export function mqttStreams(
     intervalMs: retentionIntervalMs,
     prune: () => retention.prune().more,
   });
+  const { dataDirectory, control } = config;
+  const site = siteServicesOf(
+    { ...deps, site: transports.site },
+    { siteDirectory, dataDirectory, listen: control?.listen, controlUrls: new Map() },
+  );
   return {
     appender: streamLog,
     forwarder: producer,
     protector,
     epochKeys,
-    services: [pruning, transports.identity, transport, producer],
+    services: [
+      pruning,
+      transports.identity,
+      transport,
+      producer,
+      ...(site === undefined ? [] : [site.service]),
+    ],
     stages: () => ({ producer: producer.counters.snapshot() }),
   };
 }

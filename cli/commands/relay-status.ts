@@ -1,0 +1,106 @@
+import type { Command } from 'commander';
+
+import {
+  relayPaths,
+  relayStatusSchema,
+  type RelayStatus,
+} from '../../common/control/relay-answer.ts';
+import { connectProcess } from '../clients.ts';
+import type { CommandContext } from '../context.ts';
+import { exitCodes } from '../exit-code.ts';
+import { formatTable } from '../text/table.ts';
+import { formatAge } from '../text/time.ts';
+import { formatCount } from '../text/value.ts';
+import { examples } from './examples.ts';
+import { printStages, stagesOf } from './status.ts';
+
+interface RelayStatusOptions {
+  readonly config: string;
+  readonly json?: boolean;
+}
+
+/** Adds `isobar relay status`. */
+export function addRelayStatusCommand(relay: Command, context: CommandContext): void {
+  const command = relay
+    .command('status')
+    .description(
+      'neighbours, the VMs that pass through, and what each stage counts; exit code 1 if a neighbour does not answer',
+    )
+    .requiredOption('--config <file>', 'the configuration that the relay runs with')
+    .option('--json', 'one JSON document')
+    .action(async (options: RelayStatusOptions) => {
+      await showRelayStatus(options, context);
+    });
+  examples(command, [
+    ['isobar relay status --config relay.json', ''],
+    ["isobar relay status --config relay.json --json | jq '.vms[]'", 'for other programs'],
+  ]);
+}
+
+async function showRelayStatus(
+  { config, json }: RelayStatusOptions,
+  context: CommandContext,
+): Promise<void> {
+  const { output } = context;
+  const client = connectProcess(config, 'the relay', 'isobar relay run');
+  const status = await client.get(relayPaths.status, relayStatusSchema);
+  if (json === true) await output.line(JSON.stringify(status));
+  else await print(status, context);
+  const silent = status.neighbours.filter(({ isLive }) => !isLive);
+  for (const { relation } of silent) {
+    output.remark(
+      `the neighbour of relation ${relation} does not answer: is it up, is its address right, and do both trust each other (isobar site status)?`,
+    );
+  }
+  if (silent.length > 0) context.setExitCode(exitCodes.failure);
+}
+
+async function print(status: RelayStatus, context: CommandContext): Promise<void> {
+  const { output } = context;
+  const { style, columns } = output;
+  if (status.listens !== null) await output.line(`listens  ${status.listens}`);
+  if (status.control !== null) await output.line(`control  ${status.control}`);
+  await output.line(`log      ${formatCount(status.logBytes)} bytes`);
+  await output.line('');
+  const neighbours = status.neighbours.map(({ relation, direction, isLive }) => [
+    relation,
+    direction,
+    isLive ? style.green('live') : style.red('silent'),
+  ]);
+  const neighbourColumns = [
+    { title: 'NEIGHBOUR', widthMin: 9 },
+    { title: 'DIRECTION' },
+    { title: 'STATE' },
+  ];
+  for (const line of formatTable(neighbourColumns, neighbours, columns)) await output.line(line);
+  await output.line('');
+  await printRelayedVms(status, context);
+  await printStages(stagesOf('relay', status.stages), output);
+}
+
+/** HEAD is the newest frame here, BEHIND how many more the VM's host has told of. */
+async function printRelayedVms({ vms }: RelayStatus, context: CommandContext): Promise<void> {
+  if (vms.length === 0) return;
+  const { output, clock } = context;
+  const nowUs = clock.wallUs();
+  const rows = vms.map(({ vm, from, state, reportedAtUs, epoch, head, originHead }) => [
+    vm,
+    from ?? '-',
+    state === 'running' ? output.style.green(state) : output.style.yellow(state),
+    reportedAtUs === null ? '-' : formatAge(reportedAtUs, nowUs),
+    epoch === null ? '-' : String(epoch),
+    formatCount(head),
+    originHead === null ? '-' : formatCount(Math.max(0, originHead - head)),
+  ]);
+  const columns = [
+    { title: 'VM', widthMin: 8 },
+    { title: 'FROM', widthMin: 8 },
+    { title: 'STATE' },
+    { title: 'HEARD', alignment: 'right' },
+    { title: 'EPOCH', alignment: 'right' },
+    { title: 'HEAD', alignment: 'right' },
+    { title: 'BEHIND', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
