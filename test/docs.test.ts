@@ -109,6 +109,7 @@ describe('the documents', () => {
       ([, title]) => title,
     );
     expect(titles).toEqual([
+      'A federation of three sites',
       'Files that were refused',
       'What `lost` means',
       'What `isobar status` counts',
