@@ -32,7 +32,6 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .description('measure one more VM, from now on')
     .argument('<file>', 'the VM descriptor, a JSON file; - reads standard input')
     .option('--json', 'print the registered descriptor')
-    .addOption(configOption('collector'))
     .action(async (file: string, _options: unknown, self: Command) => {
       await addVm(file, self.optsWithGlobals<VmOptions>(), context);
     });
@@ -44,7 +43,6 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .command('list')
     .description('the registered VMs')
     .option('--json', 'one JSON document a line')
-    .addOption(configOption('collector'))
     .action(async (_options: unknown, self: Command) => {
       await listVms(self.optsWithGlobals<VmOptions>(), context);
     });
@@ -54,7 +52,6 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .description("a VM's descriptor, as JSON")
     .argument('<vm>', 'id of the VM')
     .option('--json', 'on one line')
-    .addOption(configOption('collector'))
     .action(async (id: string, _options: unknown, self: Command) => {
       const options = self.optsWithGlobals<VmOptions>();
       const descriptor = await fetchVm(id, options, context);
@@ -73,7 +70,6 @@ export function addVmCommands(program: Command, context: CommandContext): void {
       'the revision that the change was made from; a descriptor has its own',
     )
     .option('--json', 'print the new descriptor')
-    .addOption(configOption('collector'))
     .action(async (id: string, file: string, _options: unknown, self: Command) => {
       await setMonitoring(id, file, self.optsWithGlobals<VmOptions>(), context);
     });
@@ -86,13 +82,13 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .command('remove')
     .description('measure a VM no longer; what is stored stays')
     .argument('<vm>', 'id of the VM')
-    .addOption(configOption('collector'))
     .action(async (id: string, _options: unknown, self: Command) => {
       const collector = connectCollector(context, self.optsWithGlobals<VmOptions>());
       await collector.call('DELETE', collectorPaths.vm(id), undefined, z.unknown());
       context.output.remark(`${id} is measured no longer`);
     });
   examples(remove, [['isobar vm remove vm1', '']]);
+  for (const each of vm.commands) each.addOption(configOption('collector'));
 }
 
 async function fetchVm(

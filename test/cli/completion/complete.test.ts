@@ -23,6 +23,8 @@ describe('isobar completion', () => {
       const run: Run = (commandLine) => runIsobar(['--data-dir', path, ...commandLine]);
       expect(await complete(run, 'wa')).toEqual(['watch']);
       expect(await complete(run, 'vm', 's')).toEqual(['set-monitoring', 'show']);
+      expect(await complete(run, 'relay', '')).toEqual(['run', 'status']);
+      expect(await complete(run, 'relay', 'status', '--')).toContain('--config');
       expect(await complete(run, 'watch', '--s')).toEqual(['--since']);
       expect(await complete(run, 'completion', '')).toEqual(['bash', 'fish', 'zsh']);
       expect(await complete(run, 'vm', 'show', '')).toEqual(['vm1']);
