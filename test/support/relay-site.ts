@@ -13,6 +13,7 @@ import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import type { StreamId } from '../../common/wire/frame.ts';
 
 export const everyStream: StreamPolicy = { vms: 'all', kinds: new Set(['data', 'status']) };
 
@@ -41,6 +42,7 @@ export interface RelaySiteOptions {
     readonly relation: string;
     readonly may?: StreamPolicy;
     readonly isStanding?: boolean;
+    readonly hasAskedFor?: (stream: StreamId) => boolean;
   }[];
   readonly logBytesMax?: number;
 }
@@ -84,7 +86,8 @@ export class RelaySite implements AsyncDisposable {
           transport: (wrap ?? ((client) => client))(quickClient(port)),
           may: may ?? everyStream,
         })),
-        downstream: options.downstream.map(({ relation, may, isStanding }) => ({
+        downstream: options.downstream.map(({ relation, may, isStanding, ...asked }) => ({
+          ...asked,
           relation,
           transport: broker,
           may: may ?? everyStream,

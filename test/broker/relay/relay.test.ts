@@ -207,6 +207,28 @@ describe('Relay', () => {
     expect(origin.cursors.throughSeq('a', 'final-reader', stream, epoch)).toBe(0);
   });
 
+  test('an extra consumer on demand gets nothing before it asked, then all that is there and what follows', async () => {
+    const origin = await startOrigin(originPort);
+    let hasAsked = false;
+    await startRelay({
+      ...site(),
+      downstream: [
+        { relation: 'b' },
+        { relation: 'extra', isStanding: false, hasAskedFor: () => hasAsked },
+      ],
+    });
+    const reader = await startReader(port, 'b');
+    const extra = await startReader(port, 'extra');
+    origin.openEpoch(stream);
+    for (let index = 1; index < 20; index += 1) origin.append(stream);
+    await eventually(() => reader.frames.length === 20, patience);
+    expect(extra.frames).toEqual([]);
+    hasAsked = true;
+    await eventually(() => extra.frames.length === 20, patience);
+    origin.append(stream);
+    await eventually(() => extra.frames.length === 21, patience);
+  });
+
   test('a relay that was away brings what it missed, nothing twice', async () => {
     const origin = await startOrigin(originPort);
     const before = await startRelay(site());
