@@ -58,16 +58,6 @@ export function buildPrimarySite(
     { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
-  const { siteDirectory, dataDirectory, control, controlUrl } = config;
-  const site = siteServicesOf(
-    { clock, random, log, site: transports.site },
-    {
-      siteDirectory,
-      dataDirectory,
-      listen: control?.listen,
-      controlUrls: new Map(controlUrl === undefined ? [] : [[relation, controlUrl]]),
-    },
-  );
   const jsonTransport = jsonTransportOf(config, transports.broker, transport);
   const jsonTopics =
     jsonTransport === undefined ? [] : [new JsonTopics({ store, transport: jsonTransport, log })];
@@ -107,7 +97,7 @@ export function buildPrimarySite(
     transports.identity,
     ...new Set([transport, ...(transports.broker === undefined ? [] : [transports.broker])]),
     consumer,
-    ...(site === undefined ? [] : [site.service]),
+    ...signedRequests(config, { clock, random, log, site: transports.site }),
     new ControlServer(
       app,
       { clock, log },
@@ -115,6 +105,17 @@ export function buildPrimarySite(
     ),
   ]);
   return { service, store, consumer };
+}
+
+/** Revocation lists against the producer's, and what else sites ask each other. */
+function signedRequests(
+  { siteDirectory, dataDirectory, relation, control, controlUrl }: PrimarySiteConfig,
+  deps: Parameters<typeof siteServicesOf>[0],
+): Service[] {
+  const controlUrls = new Map(controlUrl === undefined ? [] : [[relation, controlUrl]]);
+  const options = { siteDirectory, dataDirectory, listen: control?.listen, controlUrls };
+  const services = siteServicesOf(deps, options);
+  return services === undefined ? [] : [services.service];
 }
 
 /** The producer's broker, or ours that it dials. */
