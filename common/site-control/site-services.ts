@@ -1,10 +1,11 @@
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { AuditLog, auditLogDefault } from '../audit/audit-log.ts';
 import type { SiteIdentity } from '../identity/site-identity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import { makeDirectory } from '../runtime/make-directory.ts';
 import type { Random } from '../runtime/random.ts';
 import { ServiceGroup, type Service } from '../runtime/service.ts';
 import { CertifiedSiteKeys } from './certified-keys.ts';
@@ -132,7 +133,7 @@ function replayService(replays: ReplayStore, dataDirectory: string): Service {
   return {
     name: 'replay-store',
     start: () => {
-      mkdirSync(dataDirectory, { recursive: true, mode: 0o700 });
+      makeDirectory(dataDirectory, 0o700);
       replays.open();
       return Promise.resolve();
     },
