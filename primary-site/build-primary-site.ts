@@ -12,6 +12,8 @@ import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import type { KeyStatement, VerifiedClaim } from '../common/signing/key-statement.ts';
+import { StatementVerifier } from '../common/signing/statement-verifier.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
@@ -53,8 +55,19 @@ export function buildPrimarySite(
   const { relation } = config;
   const transports = transportsOf(config, { clock, random, log });
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
+  const statements = verifierOf(transports, { store, log }, relation);
+  const signatures =
+    config.signatures ?? (config.siteDirectory === undefined ? 'when-stated' : 'required');
   const consumer = new Consumer(
-    { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
+    {
+      transport,
+      sink: store,
+      inspector: store.inspector(signatures),
+      ...(statements === undefined ? {} : { statements }),
+      clock,
+      random,
+      log,
+    },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
   const jsonTransport = jsonTransportOf(config, transports.broker, transport);
@@ -71,6 +84,7 @@ export function buildPrimarySite(
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
+        ...(statements === undefined ? {} : { statements: statements.counters.snapshot() }),
         ...(config.keysDirectory === undefined
           ? {}
           : { 'sealed-files': store.fileCounters.snapshot() }),
@@ -113,6 +127,20 @@ function transportsOf(
   const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
   const roles = new Map([[relation, 'producer' as const]]);
   return new SiteTransports(deps, { siteDirectory, listen, localPort, keepaliveSeconds, roles });
+}
+
+/** Whoever is met without a site directory has no authority that could be pinned: nothing of it is taken. */
+function verifierOf(
+  { trust }: SiteTransports,
+  { store, log }: { readonly store: PrimaryStore; readonly log: Log },
+  relation: string,
+): StatementVerifier | undefined {
+  if (trust === undefined) return undefined;
+  const claims = {
+    isKnown: (statement: KeyStatement) => store.hasKeyStatement(statement),
+    accept: (claim: VerifiedClaim) => store.acceptKeyStatement(claim),
+  };
+  return new StatementVerifier({ identity: trust, store: claims, log }, relation);
 }
 
 /** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */

@@ -46,9 +46,9 @@ export function buildRelay(
   });
   migrateRelayLog(database);
   const { transports, ...links } = neighbours(config, deps);
-  const { broker } = transports;
+  const { broker, trust } = transports;
   const relay = new Relay(
-    { database, ...deps },
+    { database, ...deps, ...(trust === undefined ? {} : { trust }) },
     {
       retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
       consumer: consumerDefaults,

@@ -17,7 +17,7 @@ import {
   type SiteFiles,
   type SiteNeighbour,
 } from './site-files.ts';
-import type { CertificateUse, TlsIdentity, TlsMaterial } from './tls-identity.ts';
+import type { CertificateUse, SigningIdentity, TlsIdentity, TlsMaterial } from './tls-identity.ts';
 
 export interface FileTlsIdentityOptions extends TrustPolicy {
   readonly directory: string;
@@ -39,6 +39,7 @@ interface Snapshot {
   readonly fileHash: string;
   readonly document: SiteDocument;
   readonly leaf: KeyedCertificate;
+  readonly signing: KeyedCertificate | undefined;
   readonly material: TlsMaterial;
   readonly pins: readonly Pin[];
 }
@@ -47,7 +48,7 @@ interface Snapshot {
  * The identity of a site directory, watched by polling. A change that can't be read (half written, a key that is not
  * the certificate's) is logged and the last good state stays in force.
  */
-export class FileTlsIdentity implements TlsIdentity, Service {
+export class FileTlsIdentity implements TlsIdentity, SigningIdentity, Service {
   readonly name = 'tls-identity';
   readonly #clock: Clock;
   readonly #log: Log;
@@ -92,6 +93,10 @@ export class FileTlsIdentity implements TlsIdentity, Service {
 
   material(): TlsMaterial {
     return this.#current().material;
+  }
+
+  signing(): KeyedCertificate | undefined {
+    return this.#current().signing;
   }
 
   relationOf(peerCertificateDer: Uint8Array, use: CertificateUse = 'tls'): string | undefined {
@@ -152,6 +157,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
         `${path} and its key are missing or do not belong together: isobar site rotate leaf makes new ones`,
       );
     }
+    const signing = (await readPair(files, 'signing')) ?? this.#snapshot?.signing;
     const neighbours = await Promise.all(
       document.neighbours.map(async (neighbour) => ({
         neighbour,
@@ -160,7 +166,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
       })),
     );
     const fileHash = createHash('sha256')
-      .update(JSON.stringify([document, leaf, neighbours]))
+      .update(JSON.stringify([document, leaf, signing, neighbours]))
       .digest('hex');
     if (this.#snapshot?.fileHash === fileHash) return this.#snapshot;
     const read = neighbours.map(async ({ neighbour, pins, lists }) => {
@@ -173,7 +179,7 @@ export class FileTlsIdentity implements TlsIdentity, Service {
       }
     });
     const pins = (await Promise.all(read)).flat();
-    return { fileHash, document, leaf, pins, material: this.#materialOf(leaf, pins) };
+    return { fileHash, document, leaf, signing, pins, material: this.#materialOf(leaf, pins) };
   }
 
   /** The same object while its content is the same, so that servers need not swap their context for a revocation. */
