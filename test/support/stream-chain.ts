@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { initSite, introduceSites } from '../../cli/demo/introduce-sites.ts';
+import { makeReaderKey } from '../../cli/demo/reader-key.ts';
 import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
 import {
@@ -90,12 +90,14 @@ export class StreamChain implements AsyncDisposable {
     const child = spawn(
       process.execPath,
       [compiledEntry(entries[part]), '--config', this.#config(part)],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      { stdio: ['ignore', 'pipe', 'pipe'] },
     );
-    child.stderr.on('data', (chunk: Buffer) => {
-      this.log.push(`${part} ${chunk.toString()}`);
-      if (this.log.length > 1_000) this.log.shift();
-    });
+    for (const output of [child.stdout, child.stderr]) {
+      output.on('data', (chunk: Buffer) => {
+        this.log.push(`${part} ${chunk.toString()}`);
+        if (this.log.length > 1_000) this.log.shift();
+      });
+    }
     this.#children.set(part, child);
   }
 
@@ -123,6 +125,21 @@ export class StreamChain implements AsyncDisposable {
   /** Where a process keeps everything. */
   dataDirectory(part: ChainPart): string {
     return join(this.#directory, part);
+  }
+
+  /** What a process says of itself: its output so far, its arguments and environment. */
+  words(part: ChainPart): string {
+    const output = this.log.filter((line) => line.startsWith(`${part} `)).join('');
+    const process = `/proc/${this.#children.get(part)?.pid ?? 0}`;
+    return [
+      output,
+      ...['cmdline', 'environ'].map((name) => readFileSync(`${process}/${name}`)),
+    ].join('\n');
+  }
+
+  /** The public key, PEM, that data is sealed for; only with `isSecure`. */
+  get readerKeyPem(): string {
+    return this.#readerKeyPem;
   }
 
   /** What the reader shows of its VMs. */
@@ -186,7 +203,7 @@ export class StreamChain implements AsyncDisposable {
   /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
   async #configs(): Promise<Map<ChainPart, object>> {
     const configs = new Map<ChainPart, object>();
-    if (this.#isSecure) this.#makeReaderKey();
+    if (this.#isSecure) this.#readerKeyPem = makeReaderKey(this.#keysDirectory);
     const scheme = this.#isSecure ? 'mqtts' : 'mqtt';
     let from: { readonly part: ChainPart; readonly port: number } | undefined;
     for (const [index, part] of this.#parts.entries()) {
@@ -225,15 +242,6 @@ export class StreamChain implements AsyncDisposable {
     return { siteDirectory };
   }
 
-  /** What the VM's data stream is sealed for, as `openssl genpkey` would make it. */
-  #makeReaderKey(): void {
-    mkdirSync(this.#keysDirectory, { recursive: true, mode: 0o700 });
-    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    const keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' });
-    writeFileSync(join(this.#keysDirectory, 'reader.key'), keyPem, { mode: 0o600 });
-    this.#readerKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
-  }
-
   get #keysDirectory(): string {
     return join(this.#directory, 'reader-keys');
   }
@@ -260,9 +268,9 @@ export class StreamChain implements AsyncDisposable {
   }
 }
 
-/** A name that stands nowhere else, so that it can be looked for. */
+/** A name that stands nowhere else, and differs from others in its middle, so that it can be looked for in any encoding. */
 export function siteName(part: ChainPart): string {
-  return `site-named-${part}`;
+  return `${part}-is-the-name`;
 }
 
 function framesOf(
