@@ -18,6 +18,7 @@ import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
 import { readReaderKeys } from './sealing/reader-keys.ts';
+import type { SignaturePolicy } from './sealing/signature-inspector.ts';
 import { PrimaryStore } from './store/primary-store.ts';
 import { StoreRetention } from './store/store-retention.ts';
 
@@ -44,35 +45,28 @@ export function buildPrimarySite(
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? silentLog;
-  const store = new PrimaryStore(
-    { clock, log },
-    {
-      path: join(config.dataDirectory, 'primary-site.db'),
-      seriesMax: config.seriesMax,
-      keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
-    },
-  );
+  const deps = { clock, random, log };
+  const store = new PrimaryStore(deps, {
+    path: join(config.dataDirectory, 'primary-site.db'),
+    seriesMax: config.seriesMax,
+    keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
+  });
   const { relation } = config;
-  const transports = transportsOf(config, { clock, random, log });
+  const transports = transportsOf(config, deps);
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
   const statements = verifierOf(transports, { store, log }, relation);
-  const signatures =
-    config.signatures ?? (config.siteDirectory === undefined ? 'when-stated' : 'required');
+  const inspector = store.inspector(signaturesOf(config));
   const consumer = new Consumer(
     {
       transport,
       sink: store,
-      inspector: store.inspector(signatures),
+      inspector,
       ...(statements === undefined ? {} : { statements }),
-      clock,
-      random,
-      log,
+      ...deps,
     },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
-  const jsonTransport = jsonTransportOf(config, transports.broker, transport);
-  const jsonTopics =
-    jsonTransport === undefined ? [] : [new JsonTopics({ store, transport: jsonTransport, log })];
+  const jsonTopics = jsonTopicsOf(config, transports.broker, transport, { store, log });
   const app = createReaderApi({
     store,
     log,
@@ -94,29 +88,30 @@ export function buildPrimarySite(
       },
     }),
   });
-  const retention = new StoreRetention({ store, clock }, config.retention);
   const service = new ServiceGroup('primary-site', [
     directoryService(config.dataDirectory),
     store,
-    new PruningService(
-      { clock, log },
-      {
-        name: 'store-retention',
-        intervalMs: config.retention.intervalMs,
-        prune: () => retention.prune(),
-      },
-    ),
+    retentionOf(config, store, deps),
     ...jsonTopics,
     transports.identity,
     ...new Set([transport, ...(transports.broker === undefined ? [] : [transports.broker])]),
     consumer,
-    new ControlServer(
-      app,
-      { clock, log },
-      { name: 'primary-site', socketPath: config.controlSocket },
-    ),
+    new ControlServer(app, deps, { name: 'primary-site', socketPath: config.controlSocket }),
   ]);
   return { service, store, consumer };
+}
+
+function retentionOf(
+  { retention: options }: PrimarySiteConfig,
+  store: PrimaryStore,
+  deps: { readonly clock: Clock; readonly log: Log },
+): Service {
+  const retention = new StoreRetention({ store, clock: deps.clock }, options);
+  return new PruningService(deps, {
+    name: 'store-retention',
+    intervalMs: options.intervalMs,
+    prune: () => retention.prune(),
+  });
 }
 
 /** The producer's broker, or ours that it dials. */
@@ -127,6 +122,11 @@ function transportsOf(
   const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
   const roles = new Map([[relation, 'producer' as const]]);
   return new SiteTransports(deps, { siteDirectory, listen, localPort, keepaliveSeconds, roles });
+}
+
+/** A site among sites takes nothing that is not signed; on one machine there may be nobody who signs. */
+function signaturesOf({ signatures, siteDirectory }: PrimarySiteConfig): SignaturePolicy {
+  return signatures ?? (siteDirectory === undefined ? 'when-stated' : 'required');
 }
 
 /** Whoever is met without a site directory has no authority that could be pinned: nothing of it is taken. */
@@ -144,14 +144,16 @@ function verifierOf(
 }
 
 /** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */
-function jsonTransportOf(
+function jsonTopicsOf(
   { jsonTopics, siteDirectory, localPort }: PrimarySiteConfig,
   broker: EmbeddedBroker | undefined,
-  transport: MqttTransport,
-): MqttTransport | undefined {
-  if (!jsonTopics) return undefined;
-  if (siteDirectory === undefined) return broker ?? transport;
-  return localPort === undefined ? undefined : broker;
+  neighbour: MqttTransport,
+  deps: { readonly store: PrimaryStore; readonly log: Log },
+): readonly JsonTopics[] {
+  if (!jsonTopics) return [];
+  const own = localPort === undefined ? undefined : broker;
+  const transport = siteDirectory === undefined ? (broker ?? neighbour) : own;
+  return transport === undefined ? [] : [new JsonTopics({ ...deps, transport })];
 }
 
 function directoryService(path: string): Service {

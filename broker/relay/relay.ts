@@ -15,7 +15,7 @@ import { Consumer } from '../consumer/consumer.ts';
 import { LogCursors } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
-import type { FrameSink } from '../ports.ts';
+import type { FrameSink, KeyStatements } from '../ports.ts';
 import type { ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
@@ -85,13 +85,7 @@ export class Relay implements Service {
     this.log = new RelayLog(deps);
     this.#walSync = new WalSync(database.name);
     this.#keys = new RelayedKeys(database);
-    const statements =
-      deps.trust === undefined
-        ? undefined
-        : {
-            claimOf: (stream: StreamId, epoch: Epoch) => this.#keys.claimOf(stream, epoch),
-            signer: new StatementSigner(deps.trust),
-          };
+    const statements = statementsOf(this.#keys, deps.trust);
     const allows = (relation: string, stream: StreamId): boolean =>
       downstream.some((link) => link.relation === relation && policyAllows(link.may, stream));
     const cursors = new LogCursors({ database, clock, mayHave: allows });
@@ -122,7 +116,7 @@ export class Relay implements Service {
             streamLog: this.log,
             cursors,
             allows,
-            ...(statements === undefined ? {} : { statements }),
+            ...statements,
             onStored: (relation, message) => {
               this.#finals.note(relation, message);
             },
@@ -139,10 +133,9 @@ export class Relay implements Service {
       intervalMs: retentionIntervalMs,
       prune: () => this.#prune(),
     });
-    const transports = [...upstream, ...downstream].map(({ transport }) => transport);
     this.#services = new ServiceGroup('relay', [
       pruning,
-      ...new Set(transports),
+      ...new Set([...upstream, ...downstream].map(({ transport }) => transport)),
       ...this.#producers,
       ...this.#consumers.values(),
     ]);
@@ -252,6 +245,16 @@ export class Relay implements Service {
     }
     await this.#walSync.sync();
   }
+}
+
+/** What neighbours towards the primary site are told, under our own signature; nothing without one. */
+function statementsOf(
+  keys: RelayedKeys,
+  trust: RelayDeps['trust'],
+): { readonly statements?: KeyStatements } {
+  if (trust === undefined) return {};
+  const signer = new StatementSigner(trust);
+  return { statements: { claimOf: (stream, epoch) => keys.claimOf(stream, epoch), signer } };
 }
 
 function byTransport(

@@ -208,6 +208,7 @@ describe('an intermediary that is not honest, and what it leads to at the primar
     origin.append(stream, [row(2)]);
     await found('key-not-stated');
     await arrived(1, 2);
+    expect(findings()).toEqual(['key-not-stated']);
   });
 
   test('replays frames: each is stored once', async () => {
@@ -297,6 +298,7 @@ describe('an intermediary that is not honest, and what it leads to at the primar
     origin.append(stream, [row(2)]);
     await found('forged');
     await arrived(1, 2);
+    expect(findings()).toEqual(['forged', 'key-contradicting']);
   });
 
   test('states a key of its own while it is exchanged: believed; only the contract covers that', async () => {
@@ -309,6 +311,7 @@ describe('an intermediary that is not honest, and what it leads to at the primar
     await eventually(() => values().includes(666), patience);
     // What shows is that the true frames do not fit; an intermediary that drops them shows nothing.
     await found('forged');
+    expect(findings()).toEqual(['forged']);
   });
 });
 
@@ -356,6 +359,7 @@ describe('an intermediary that is honest', () => {
     await startRelay();
     await startPrimary();
     await arrived(1, 2);
+    expect(findings()).toEqual([]);
   });
 
   test('signs anew when its authority rotates: the next epoch arrives without a pause of trust', async () => {
