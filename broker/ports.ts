@@ -1,3 +1,5 @@
+import type { KeyClaim } from '../common/signing/key-statement.ts';
+import type { SignedStatements, StatementSigner } from '../common/signing/statement-signer.ts';
 import type { FrameProtection } from '../common/wire/frame-codec.ts';
 import type {
   EncodedFrame,
@@ -76,4 +78,17 @@ export interface StoredRange {
   readonly epoch: Epoch;
   readonly fromSeq: number;
   readonly throughSeq: number;
+}
+
+/** What a producer states to its consumers of the keys that sign epochs. */
+export interface KeyStatements {
+  /** Undefined for an epoch that is not signed, or whose key nobody has stated here yet. */
+  claimOf(stream: StreamId, epoch: Epoch): KeyClaim | undefined;
+  readonly signer: StatementSigner;
+}
+
+/** Hears what a producer states. */
+export interface KeyStatementTaker {
+  /** Verifies, and makes durable what is new: these claims are returned. */
+  take(signed: SignedStatements): readonly KeyClaim[];
 }

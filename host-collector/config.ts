@@ -65,8 +65,10 @@ export const hostCollectorConfigSchema = z.strictObject({
     .describe('Frames older than this are pruned, ms.'),
   signFrames: z
     .boolean()
-    .default(false)
-    .describe('Sign each frame with a key of its epoch, which is made here and stays here.'),
+    .optional()
+    .describe(
+      'Sign each frame with a key of its epoch, which is made here and stays here. Default: with siteDirectory.',
+    ),
   contentKeyRotationMs: z
     .int()
     .min(1_000)

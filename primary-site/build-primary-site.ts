@@ -12,11 +12,14 @@ import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import type { KeyStatement, VerifiedClaim } from '../common/signing/key-statement.ts';
+import { StatementVerifier } from '../common/signing/statement-verifier.ts';
 import { siteServicesOf } from '../common/site-control/site-services.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
 import { readReaderKeys } from './sealing/reader-keys.ts';
+import type { SignaturePolicy } from './sealing/signature-inspector.ts';
 import { PrimaryStore } from './store/primary-store.ts';
 import { StoreRetention } from './store/store-retention.ts';
 
@@ -43,24 +46,28 @@ export function buildPrimarySite(
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? silentLog;
-  const store = new PrimaryStore(
-    { clock, log },
-    {
-      path: join(config.dataDirectory, 'primary-site.db'),
-      seriesMax: config.seriesMax,
-      keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
-    },
-  );
+  const deps = { clock, random, log };
+  const store = new PrimaryStore(deps, {
+    path: join(config.dataDirectory, 'primary-site.db'),
+    seriesMax: config.seriesMax,
+    keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
+  });
   const { relation } = config;
-  const transports = transportsOf(config, { clock, random, log });
+  const transports = transportsOf(config, deps);
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
+  const statements = verifierOf(transports, { store, log }, relation);
+  const inspector = store.inspector(signaturesOf(config));
   const consumer = new Consumer(
-    { transport, sink: store, inspector: store.inspector(config.signatures), clock, random, log },
+    {
+      transport,
+      sink: store,
+      inspector,
+      ...(statements === undefined ? {} : { statements }),
+      ...deps,
+    },
     { ...consumerDefaults, relation, storedBy: 'final-reader' },
   );
-  const jsonTransport = jsonTransportOf(config, transports.broker, transport);
-  const jsonTopics =
-    jsonTransport === undefined ? [] : [new JsonTopics({ store, transport: jsonTransport, log })];
+  const jsonTopics = jsonTopicsOf(config, transports.broker, transport, { store, log });
   const app = createReaderApi({
     store,
     log,
@@ -72,6 +79,7 @@ export function buildPrimarySite(
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
+        ...(statements === undefined ? {} : { statements: statements.counters.snapshot() }),
         ...(config.keysDirectory === undefined
           ? {}
           : { 'sealed-files': store.fileCounters.snapshot() }),
@@ -81,28 +89,16 @@ export function buildPrimarySite(
       },
     }),
   });
-  const retention = new StoreRetention({ store, clock }, config.retention);
   const service = new ServiceGroup('primary-site', [
     directoryService(config.dataDirectory),
     store,
-    new PruningService(
-      { clock, log },
-      {
-        name: 'store-retention',
-        intervalMs: config.retention.intervalMs,
-        prune: () => retention.prune(),
-      },
-    ),
+    retentionOf(config, store, deps),
     ...jsonTopics,
     transports.identity,
     ...new Set([transport, ...(transports.broker === undefined ? [] : [transports.broker])]),
     consumer,
-    ...signedRequests(config, { clock, random, log, site: transports.site }),
-    new ControlServer(
-      app,
-      { clock, log },
-      { name: 'primary-site', socketPath: config.controlSocket },
-    ),
+    ...signedRequests(config, { ...deps, site: transports.site }),
+    new ControlServer(app, deps, { name: 'primary-site', socketPath: config.controlSocket }),
   ]);
   return { service, store, consumer };
 }
@@ -118,6 +114,19 @@ function signedRequests(
   return services === undefined ? [] : [services.service];
 }
 
+function retentionOf(
+  { retention: options }: PrimarySiteConfig,
+  store: PrimaryStore,
+  deps: { readonly clock: Clock; readonly log: Log },
+): Service {
+  const retention = new StoreRetention({ store, clock: deps.clock }, options);
+  return new PruningService(deps, {
+    name: 'store-retention',
+    intervalMs: options.intervalMs,
+    prune: () => retention.prune(),
+  });
+}
+
 /** The producer's broker, or ours that it dials. */
 function transportsOf(
   config: PrimarySiteConfig,
@@ -128,15 +137,36 @@ function transportsOf(
   return new SiteTransports(deps, { siteDirectory, listen, localPort, keepaliveSeconds, roles });
 }
 
+/** A site among sites takes nothing that is not signed; on one machine there may be nobody who signs. */
+function signaturesOf({ signatures, siteDirectory }: PrimarySiteConfig): SignaturePolicy {
+  return signatures ?? (siteDirectory === undefined ? 'when-stated' : 'required');
+}
+
+/** Whoever is met without a site directory has no authority that could be pinned: nothing of it is taken. */
+function verifierOf(
+  { trust }: SiteTransports,
+  { store, log }: { readonly store: PrimaryStore; readonly log: Log },
+  relation: string,
+): StatementVerifier | undefined {
+  if (trust === undefined) return undefined;
+  const claims = {
+    isKnown: (statement: KeyStatement) => store.hasKeyStatement(statement),
+    accept: (claim: VerifiedClaim) => store.acceptKeyStatement(claim),
+  };
+  return new StatementVerifier({ identity: trust, store: claims, log }, relation);
+}
+
 /** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */
-function jsonTransportOf(
+function jsonTopicsOf(
   { jsonTopics, siteDirectory, localPort }: PrimarySiteConfig,
   broker: EmbeddedBroker | undefined,
-  transport: MqttTransport,
-): MqttTransport | undefined {
-  if (!jsonTopics) return undefined;
-  if (siteDirectory === undefined) return broker ?? transport;
-  return localPort === undefined ? undefined : broker;
+  neighbour: MqttTransport,
+  deps: { readonly store: PrimaryStore; readonly log: Log },
+): readonly JsonTopics[] {
+  if (!jsonTopics) return [];
+  const own = localPort === undefined ? undefined : broker;
+  const transport = siteDirectory === undefined ? (broker ?? neighbour) : own;
+  return transport === undefined ? [] : [new JsonTopics({ ...deps, transport })];
 }
 
 function directoryService(path: string): Service {

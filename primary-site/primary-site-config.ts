@@ -86,9 +86,9 @@ export const primarySiteConfigSchema = z
       .describe('Private keys *.key (mode 600) and certificates *.crt that open what is sealed.'),
     signatures: z
       .enum(signaturePolicies)
-      .default('when-stated')
+      .optional()
       .describe(
-        'off; when-stated: check epochs whose key was stated; required: take nothing else.',
+        'off; when-stated: check epochs whose key was stated; required: take nothing else. Default: required with siteDirectory, else when-stated.',
       ),
     jsonTopics: z
       .boolean()

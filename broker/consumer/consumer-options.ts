@@ -4,7 +4,7 @@ import type { Random } from '../../common/runtime/random.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { StoredBy } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
-import type { FrameInspector, FrameSink } from '../ports.ts';
+import type { FrameInspector, FrameSink, KeyStatementTaker } from '../ports.ts';
 
 export interface ConsumerOptions {
   /** The subtree that consumer and producer share. */
@@ -49,6 +49,8 @@ export interface ConsumerDeps {
   readonly sink: FrameSink;
   /** Without it every frame that fits its neighbours is taken. */
   readonly inspector?: FrameInspector;
+  /** Without it what the producer states of keys is ignored. */
+  readonly statements?: KeyStatementTaker;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -68,6 +70,8 @@ export interface RelayHooks {
   accepts(stream: StreamId, epoch: Epoch): boolean;
   /** Hears of new live frames at once, before they are stored: a relay forwards, then stores, then acknowledges. */
   forward(frames: readonly EncodedFrame[]): void;
+  /** Hears of epochs whose keys are known only now. */
+  stated(epochs: readonly Pick<Watermark, 'stream' | 'epoch'>[]): void;
   /** How far the final reader has what this producer sent; told after each subscription. */
   finalWatermarks(): readonly Watermark[];
 }

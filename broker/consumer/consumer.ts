@@ -9,6 +9,7 @@ import {
   type AvailableMessage,
   type DownstreamMessage,
   type HeadEntry,
+  type KeyStatementsMessage,
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
@@ -181,6 +182,9 @@ export class Consumer implements Service {
       case 'available':
         for (const offer of message.ranges) this.#onAvailable(offer);
         return;
+      case 'key-statements':
+        this.#onStatements(message);
+        return;
     }
   }
 
@@ -205,6 +209,22 @@ export class Consumer implements Service {
     if (!this.#accepts(stream, epoch)) return;
     const state = this.#epochs.of(stream, epoch);
     state.announce(range.throughSeq, this.#deps.clock.monotonicMs());
+    this.#queryAgain(state);
+  }
+
+  /** Frames that came before the statement of their key were not taken: they are asked for at once, not when it is due. */
+  #onStatements({ certificate, statements }: KeyStatementsMessage): void {
+    const own = statements.filter(({ stream, epoch }) => this.#accepts(stream, epoch));
+    const claims = this.#deps.statements?.take({ certificate, statements: own }) ?? [];
+    if (claims.length === 0) return;
+    this.#deps.relaying?.stated(claims);
+    for (const { stream, epoch } of claims) {
+      const state = this.#epochs.known(stream, epoch);
+      if (state !== undefined) this.#queryAgain(state);
+    }
+  }
+
+  #queryAgain(state: EpochState): void {
     state.queryNotBeforeMs = 0;
     state.fruitlessQueries = 0;
     this.#query(state);

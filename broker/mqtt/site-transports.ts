@@ -1,5 +1,6 @@
 import assert from 'node:assert';
 
+import type { FileTlsIdentity } from '../../common/identity/file-tls-identity.ts';
 import { buildSiteIdentity, type SiteIdentity } from '../../common/identity/site-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -52,6 +53,11 @@ export class SiteTransports {
   /** To be started before the transports: keeps certificates valid and watches whom we trust. */
   get identity(): Service {
     return this.#site?.service ?? new ServiceGroup('no-site-identity', []);
+  }
+
+  /** Whom this site trusts, and what it signs with; undefined without a site directory. */
+  get trust(): FileTlsIdentity | undefined {
+    return this.#site?.identity;
   }
 
   /** A client of the neighbour's broker, or our own broker when `url` is undefined: it dials us. */

@@ -6,6 +6,7 @@ import type { StreamId } from '../../common/wire/frame.ts';
 import type { FrameLog } from '../log/frame-log.ts';
 import type { LogCursors } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import type { KeyStatements } from '../ports.ts';
 
 export interface ProducerOptions {
   /** Neighbours that may subscribe, each by the name of its subtree. */
@@ -36,6 +37,8 @@ export interface ProducerDeps {
   readonly log: Log;
   /** Which streams a relation may have; asked for every subscription, frame and query. */
   readonly allows: (relation: string, stream: StreamId) => boolean;
+  /** Which keys sign the epochs; absent: nothing is stated. */
+  readonly statements?: KeyStatements;
   /** Hears which frames a consumer says are stored; a relay passes it on. */
   readonly onStored?: (relation: string, message: StoredMessage) => void;
 }

@@ -12,12 +12,13 @@ import {
 } from '../../common/wire/control-message.ts';
 import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { LoggedFrame } from '../log/frame-log.ts';
+import type { LogEpoch, LoggedFrame } from '../log/frame-log.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
 import { AvailableRanges } from './available-ranges.ts';
 import { LiveQueue } from './live-queue.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
+import { StatementSender, type StatedEpoch } from './statement-sender.ts';
 
 interface Query {
   readonly request: string;
@@ -61,6 +62,7 @@ export class ProducerRelation {
   readonly #moved = new Map<string, { head: HeadEntry; timesLeft: number }>();
   readonly #watermarks = new Map<string, StoredMessage>();
   readonly #available = new AvailableRanges();
+  readonly #statements: StatementSender;
   #isOfferDue = false;
   #session: Session | undefined;
   #ticks = 0;
@@ -79,6 +81,9 @@ export class ProducerRelation {
     this.#counters = counters;
     this.#topics = relationTopics(relation);
     this.#live = new LiveQueue(deps.transport, this.#topics.live, options, counters);
+    this.#statements = new StatementSender(deps.statements, (signed) =>
+      this.#publish({ ...this.#base('key-statements'), ...signed }),
+    );
   }
 
   get hasSession(): boolean {
@@ -92,6 +97,7 @@ export class ProducerRelation {
     for (const frame of frames) {
       const { stream, epoch, seq } = frame.header;
       if (!this.#mayHave(session, stream)) continue;
+      if (seq === 1) this.#statements.sendNow([{ stream, epoch }]);
       this.#noteHead(stream, epoch, seq);
       this.#counters.accepted += 1;
       this.#live.push(frame.bytes);
@@ -106,10 +112,24 @@ export class ProducerRelation {
     for (const frame of frames) {
       const { stream, epoch, seq } = frame.header;
       if (!this.#mayHave(session, stream)) continue;
+      if (seq === 1 && !wasForwarded(frame)) this.#statements.sendNow([{ stream, epoch }]);
       this.#noteHead(stream, epoch, seq);
       if (!wasForwarded(frame)) this.#available.add(stream, epoch, seq);
     }
     this.#offerSoon();
+  }
+
+  /** Tells of epochs whose keys are known only now. */
+  state(epochs: readonly StatedEpoch[]): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#statements.sendNow(epochs.filter(({ stream }) => this.#mayHave(session, stream)));
+  }
+
+  /** Tells the keys of all epochs in the log, again. */
+  stateAll(): void {
+    const session = this.#session;
+    if (session !== undefined) this.#stateAll(this.#epochsFor(session));
   }
 
   /** Announces heads (also none: that is the sign of life) and makes watermarks durable. */
@@ -124,6 +144,7 @@ export class ProducerRelation {
   end(): void {
     this.#writeWatermarks();
     this.#live.clear();
+    this.#statements.clear();
     this.#session = undefined;
   }
 
@@ -166,6 +187,7 @@ export class ProducerRelation {
     this.#moved.clear();
     this.#available.clear();
     this.#live.clear();
+    this.#statements.clear();
     this.#session = {
       id: message.session,
       streams: streams === 'all' ? undefined : new Set(streams.map((stream) => streamKey(stream))),
@@ -179,6 +201,7 @@ export class ProducerRelation {
 
   #unsubscribe(): void {
     this.#session = undefined;
+    this.#statements.clear();
     this.#watermarks.clear();
     this.#deps.cursors.remove(this.relation);
     this.#deps.log.info('consumer-unsubscribed', { relation: this.relation });
@@ -289,11 +312,22 @@ export class ProducerRelation {
   }
 
   #announceAll(session: Session): void {
-    const heads = this.#deps.streamLog
+    const epochs = this.#epochsFor(session);
+    this.#stateAll(epochs);
+    this.#announce(
+      epochs.map(({ stream, epoch, lastSeq }) => ({ stream, epoch, throughSeq: lastSeq })),
+    );
+  }
+
+  /** The newest first: their frames are those that come live. */
+  #stateAll(epochs: readonly StatedEpoch[]): void {
+    this.#statements.sendAll(epochs.toReversed());
+  }
+
+  #epochsFor(session: Session): readonly LogEpoch[] {
+    return this.#deps.streamLog
       .epochs()
-      .filter(({ stream, lastSeq }) => lastSeq > 0 && this.#mayHave(session, stream))
-      .map(({ stream, epoch, lastSeq }) => ({ stream, epoch, throughSeq: lastSeq }));
-    this.#announce(heads);
+      .filter(({ stream, lastSeq }) => lastSeq > 0 && this.#mayHave(session, stream));
   }
 
   #announceMoved(): void {
@@ -355,14 +389,21 @@ export class ProducerRelation {
   }
 
   #send(message: DownstreamMessage): void {
-    this.#deps.transport
-      .publish(this.#topics.downControl, encodeControl(message), 1)
-      .catch((cause: unknown) => {
-        this.#deps.log.debug('control-message-not-sent', {
-          relation: this.relation,
-          kind: message.kind,
-          cause: String(cause),
-        });
+    void this.#publish(message);
+  }
+
+  /** False when it could not be sent; never rejects. */
+  async #publish(message: DownstreamMessage): Promise<boolean> {
+    try {
+      await this.#deps.transport.publish(this.#topics.downControl, encodeControl(message), 1);
+      return true;
+    } catch (cause) {
+      this.#deps.log.debug('control-message-not-sent', {
+        relation: this.relation,
+        kind: message.kind,
+        cause: String(cause),
       });
+      return false;
+    }
   }
 }

@@ -7,6 +7,7 @@ import { relationTopics } from '../mqtt/topics.ts';
 import type { FrameForwarder } from '../ports.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
 import { ProducerRelation } from './producer-relation.ts';
+import type { StatedEpoch } from './statement-sender.ts';
 
 const instanceBytes = 8;
 
@@ -41,7 +42,11 @@ export class Producer implements Service, FrameForwarder {
       });
       this.#cancels.push(cancel);
     }
-    const { clock } = this.#deps;
+    const { clock, statements } = this.#deps;
+    const cancelKeyChange = statements?.signer.onKeyChange(() => {
+      for (const relation of this.#relations) relation.stateAll();
+    });
+    if (cancelKeyChange !== undefined) this.#cancels.push(cancelKeyChange);
     this.#cancels.push(
       clock.every(this.#options.announceIntervalMs, () => {
         for (const relation of this.#relations) relation.tick();
@@ -69,6 +74,11 @@ export class Producer implements Service, FrameForwarder {
    */
   committed(frames: readonly EncodedFrame[], wasForwarded: (frame: EncodedFrame) => boolean): void {
     for (const relation of this.#relations) relation.committed(frames, wasForwarded);
+  }
+
+  /** Epochs whose keys are known only now: stated downstream at once. */
+  state(epochs: readonly StatedEpoch[]): void {
+    for (const relation of this.#relations) relation.state(epochs);
   }
 
   /** Whether the neighbour of `relation` has subscribed since it was last connected. */

@@ -52,9 +52,9 @@ export function buildRelay(
   migrateRelayLog(database);
   const subscriptions = subscriptionsOf(config, database);
   const { transports, ...links } = neighbours(config, deps, subscriptions);
-  const { broker } = transports;
+  const { broker, trust } = transports;
   const relay = new Relay(
-    { database, ...deps },
+    { database, ...deps, ...(trust === undefined ? {} : { trust }) },
     {
       retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
       consumer: consumerDefaults,

@@ -4,7 +4,7 @@ import { migrateStreamLog } from '../log/stream-log-schema.ts';
 
 /**
  * A relay's log is a stream log whose frames come from elsewhere, in any order, so it keeps beside it which frames it
- * ever had (pruned ones must not be asked for again) and which neighbour each epoch comes from.
+ * ever had (pruned ones must not be asked for again), which neighbour each epoch comes from, and the key that it stated.
  */
 const migrations: readonly Migration[] = [
   {
@@ -29,6 +29,15 @@ const migrations: readonly Migration[] = [
            hop_count INTEGER NOT NULL,
            PRIMARY KEY (relation, vm, kind)
          ) STRICT, WITHOUT ROWID;`,
+  },
+  {
+    name: 'keys of epochs, as the neighbour stated them',
+    up: `CREATE TABLE relay_epoch_keys (
+           epoch_id INTEGER PRIMARY KEY REFERENCES stream_log_epochs ON DELETE CASCADE,
+           public_key BLOB NOT NULL,
+           predecessor_number INTEGER,
+           predecessor_nonce TEXT
+         ) STRICT;`,
   },
 ];
 

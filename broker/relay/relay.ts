@@ -1,9 +1,12 @@
+import type { SigningIdentity, TlsIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { StatementSigner } from '../../common/signing/statement-signer.ts';
+import { StatementVerifier } from '../../common/signing/statement-verifier.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
@@ -12,7 +15,7 @@ import { Consumer } from '../consumer/consumer.ts';
 import { LogCursors } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
-import type { FrameSink } from '../ports.ts';
+import type { FrameSink, KeyStatements } from '../ports.ts';
 import type { ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
@@ -23,6 +26,7 @@ import {
   type DownstreamLink,
   type UpstreamLink,
 } from './relay-options.ts';
+import { RelayedKeys } from './relayed-keys.ts';
 
 /** A pass looks for what is too old or too much; retention has slack for what comes in between. */
 const retentionIntervalMs = 30_000;
@@ -39,6 +43,8 @@ export interface RelayDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Whom we trust, and what we sign with; absent: key statements are neither taken nor made. */
+  readonly trust?: TlsIdentity & SigningIdentity;
 }
 
 /**
@@ -49,6 +55,7 @@ export interface RelayDeps {
  *   neighbour --live--> Consumer --forward--> Producer(s) --live--> neighbour
  *                          |                      ^
  *                          '--store--> RelayLog --'  available, ranges
+ *   neighbour --key statement--> verified, RelayedKeys --> countersigned --key statement--> neighbour
  *   neighbour <--stored by the next hop-- (commit, fdatasync)
  *   neighbour <--stored by the final reader-- FinalWatermarks <-- neighbour
  */
@@ -58,6 +65,8 @@ export class Relay implements Service {
   readonly #deps: RelayDeps;
   readonly #upstream: readonly UpstreamLink[];
   readonly #walSync: WalSync;
+  readonly #keys: RelayedKeys;
+  readonly #verifiers = new Map<string, StatementVerifier>();
   readonly #finals: FinalWatermarks;
   readonly #retention: LogRetention;
   readonly #producers: readonly Producer[];
@@ -80,6 +89,8 @@ export class Relay implements Service {
     this.#upstream = upstream;
     this.log = new RelayLog(deps);
     this.#walSync = new WalSync(database.name);
+    this.#keys = new RelayedKeys(database);
+    const statements = statementsOf(this.#keys, deps.trust);
     const allows = (relation: string, stream: StreamId): boolean =>
       downstream.some((link) => link.relation === relation && getsStream(link, stream));
     const cursors = new LogCursors({ database, clock, mayHave: allows });
@@ -110,6 +121,7 @@ export class Relay implements Service {
             streamLog: this.log,
             cursors,
             allows,
+            ...statements,
             onStored: (relation, message) => {
               this.#finals.note(relation, message);
             },
@@ -126,10 +138,9 @@ export class Relay implements Service {
       intervalMs: retentionIntervalMs,
       prune: () => this.#prune(),
     });
-    const transports = [...upstream, ...downstream].map(({ transport }) => transport);
     this.#services = new ServiceGroup('relay', [
       pruning,
-      ...new Set(transports),
+      ...new Set([...upstream, ...downstream].map(({ transport }) => transport)),
       ...this.#producers,
       ...this.#consumers.values(),
     ]);
@@ -164,7 +175,10 @@ export class Relay implements Service {
       (producer, index) =>
         [index === 0 ? 'producer' : `producer/${index}`, producer.counters.snapshot()] as const,
     );
-    return Object.fromEntries([...consumers, ...producers]);
+    const statements = [...this.#verifiers].map(
+      ([relation, verifier]) => [`statements/${relation}`, verifier.counters.snapshot()] as const,
+    );
+    return Object.fromEntries([...consumers, ...producers, ...statements]);
   }
 
   #consumerOf(link: UpstreamLink, options: RelayOptions['consumer']): Consumer {
@@ -174,6 +188,9 @@ export class Relay implements Service {
       forward: (frames) => {
         for (const frame of frames) this.#forwarded.add(frame);
         for (const producer of this.#producers) producer.forward(frames);
+      },
+      stated: (epochs) => {
+        for (const producer of this.#producers) producer.state(epochs);
       },
       finalWatermarks: () =>
         this.#finals
@@ -188,8 +205,20 @@ export class Relay implements Service {
       },
       stored: (stream) => this.log.stored(stream),
     };
+    const { trust, log } = this.#deps;
+    if (trust !== undefined) {
+      const verifier = new StatementVerifier({ identity: trust, store: this.#keys, log }, relation);
+      this.#verifiers.set(relation, verifier);
+    }
+    const statements = this.#verifiers.get(relation);
     return new Consumer(
-      { ...this.#deps, transport, sink, relaying },
+      {
+        ...this.#deps,
+        transport,
+        sink,
+        relaying,
+        ...(statements === undefined ? {} : { statements }),
+      },
       { ...options, relation, storedBy: 'next-hop' },
     );
   }
@@ -221,6 +250,16 @@ export class Relay implements Service {
     }
     await this.#walSync.sync();
   }
+}
+
+/** What neighbours towards the primary site are told, under our own signature; nothing without one. */
+function statementsOf(
+  keys: RelayedKeys,
+  trust: RelayDeps['trust'],
+): { readonly statements?: KeyStatements } {
+  if (trust === undefined) return {};
+  const signer = new StatementSigner(trust);
+  return { statements: { claimOf: (stream, epoch) => keys.claimOf(stream, epoch), signer } };
 }
 
 function byTransport(

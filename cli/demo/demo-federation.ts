@@ -15,6 +15,7 @@ import { buildGuestMount } from '../up/guest-mount.ts';
 import type { MountProcessPart } from '../up/process-part.ts';
 import { RotatingFile } from '../up/rotating-file.ts';
 import { initSite, introduceSites } from './introduce-sites.ts';
+import { makeReaderKey } from './reader-key.ts';
 
 export const demoVms = ['vm1', 'vm2'] as const;
 export const demoSites = ['source', 'intermediary', 'primary'] as const;
@@ -39,6 +40,7 @@ const entries: Readonly<Record<DemoSite, string>> = {
  * neighbours.
  *
  *   vm1, vm2 --> source (host collector) --mutual TLS--> intermediary (relay) --mutual TLS--> primary (reader)
+ *                signs, seals for primary                 countersigns the keys               verifies, opens
  */
 export class DemoFederation implements Service {
   readonly name = 'demo';
@@ -47,6 +49,8 @@ export class DemoFederation implements Service {
   readonly #mounts: ReadonlyMap<string, MountProcessPart>;
   readonly #sites: ReadonlyMap<DemoSite, ChildProcessService>;
   readonly #services: ServiceGroup;
+  /** What the VMs' data is sealed for; the private half is at the primary site alone. */
+  #readerKeyPem = '';
 
   constructor(directory: string, deps: DemoDependencies) {
     this.#directory = directory;
@@ -126,7 +130,10 @@ export class DemoFederation implements Service {
         { relation: 'intermediary-primary', direction: 'downstream' },
       ],
     });
+    const keysDirectory = join(this.#directory, 'primary', 'keys');
+    this.#readerKeyPem = makeReaderKey(keysDirectory);
     this.#writeConfig('primary', {
+      keysDirectory,
       mqttUrl: `mqtts://127.0.0.1:${ports.intermediary}`,
       relation: 'intermediary-primary',
       jsonTopics: false,
@@ -174,6 +181,7 @@ export class DemoFederation implements Service {
         id: vm,
         guest: { channel: `unix:${this.#channel(vm)}` },
         monitoring: { specifiers: [{ id: 'kpi', dataPoints: 'kpi/**' }] },
+        primarySitePublicKey: this.#readerKeyPem,
       };
       await collector.call('POST', collectorPaths.vms, descriptor, vmAnswerSchema);
     }

@@ -17,7 +17,7 @@ import {
   type SiteFiles,
   type SiteNeighbour,
 } from './site-files.ts';
-import type { CertificateUse, TlsIdentity, TlsMaterial } from './tls-identity.ts';
+import type { CertificateUse, SigningIdentity, TlsIdentity, TlsMaterial } from './tls-identity.ts';
 
 export interface FileTlsIdentityOptions extends TrustPolicy {
   readonly directory: string;
@@ -49,7 +49,7 @@ interface Snapshot {
  * The identity of a site directory, watched by polling. A change that can't be read (half written, a key that is not
  * the certificate's) is logged and the last good state stays in force.
  */
-export class FileTlsIdentity implements TlsIdentity, Service {
+export class FileTlsIdentity implements TlsIdentity, SigningIdentity, Service {
   readonly name = 'tls-identity';
   readonly #clock: Clock;
   readonly #log: Log;
@@ -92,13 +92,12 @@ export class FileTlsIdentity implements TlsIdentity, Service {
     return this.#current().document;
   }
 
-  /** The newest certificate and key for signed requests; undefined when there is none. */
-  signing(): KeyedCertificate | undefined {
-    return this.#current().signing;
-  }
-
   material(): TlsMaterial {
     return this.#current().material;
+  }
+
+  signing(): KeyedCertificate | undefined {
+    return this.#current().signing;
   }
 
   relationOf(peerCertificateDer: Uint8Array, use: CertificateUse = 'tls'): string | undefined {

@@ -1,4 +1,5 @@
 import type { Cancel } from '../runtime/clock.ts';
+import type { KeyedCertificate } from './certificates.ts';
 
 /** What a TLS stack needs of a site, as PEM. */
 export interface TlsMaterial {
@@ -34,5 +35,13 @@ export interface TlsIdentity {
    * After renewal, revocation, a new pin: servers swap their secure context and cut connections of peers that
    * relationOf refuses.
    */
+  onChange(listener: () => void): Cancel;
+}
+
+/** A site's side of what it signs for its neighbours: requests, countersignatures. */
+export interface SigningIdentity {
+  /** The newest pair, PEM; undefined while there is none. */
+  signing(): KeyedCertificate | undefined;
+  /** Of the pair, or of anything else that {@link TlsIdentity.onChange} tells. */
   onChange(listener: () => void): Cancel;
 }

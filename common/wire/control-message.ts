@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { keyStatementSchema } from '../signing/key-statement.ts';
 import { streamKinds } from './frame.ts';
 import { vmIdSchema } from './vm-descriptor.ts';
 
@@ -10,6 +11,7 @@ import { vmIdSchema } from './vm-descriptor.ts';
  *   consumer                                   producer
  *     |--- subscribe (session, streams) ---------->|  makes the durable cursor, answers:
  *     |<-- subscribed (instance) ------------------|  or refused (code)
+ *     |<-- key-statements (of all epochs' keys) ---|  then of an epoch before its first frame, and with all heads
  *     |<-- heads (every epoch that the log knows) -|  then those that moved, every announceIntervalMs
  *     |<== live: frame batches ====================|  as they are committed, QoS 0, unpaced
  *     |--- query (request, range, credit) -------->|  for each gap
@@ -27,6 +29,10 @@ export const controlMessageVersion = 1;
 export const controlMessageBytesMax = 256 * 1_024;
 /** Entries in one heads or stored message; more are sent as several messages. */
 export const controlEntriesMax = 512;
+/** Statements in one message; with the longest that are valid it still is below `controlMessageBytesMax`. */
+export const keyStatementsMax = 128;
+/** Characters of a signing certificate in base64; far above any of ours. */
+const certificateCharsMax = 16_384;
 /** Bytes that a consumer can have under way for one query. */
 export const creditBytesMax = 64 * 1_024 * 1_024;
 
@@ -127,6 +133,18 @@ const availableSchema = z.strictObject({
     .max(controlEntriesMax),
 });
 
+/**
+ * Which keys sign the epochs' frames, said by this neighbour: the claims are the writer's, signatures and certificate are
+ * the neighbour's own. A repetition is normal. See common/signing/key-statement.ts.
+ */
+const keyStatementsSchema = z.strictObject({
+  ...base,
+  kind: z.literal('key-statements'),
+  /** Of the key that signed them, DER in base64; its issuer is the authority that the consumer pinned. */
+  certificate: z.base64().min(1).max(certificateCharsMax),
+  statements: z.array(keyStatementSchema).max(keyStatementsMax),
+});
+
 export const upstreamMessageSchema = z.discriminatedUnion('kind', [
   subscribeSchema,
   unsubscribeSchema,
@@ -145,9 +163,11 @@ export const downstreamMessageSchema = z.discriminatedUnion('kind', [
   headsSchema,
   rangeEndSchema,
   availableSchema,
+  keyStatementsSchema,
 ]);
 export type DownstreamMessage = z.output<typeof downstreamMessageSchema>;
 export type AvailableMessage = z.output<typeof availableSchema>;
+export type KeyStatementsMessage = z.output<typeof keyStatementsSchema>;
 export type HeadEntry = z.output<typeof headsSchema>['heads'][number];
 
 export type DecodedControl<Message> =

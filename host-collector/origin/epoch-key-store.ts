@@ -14,14 +14,17 @@ const keysPerStreamMax = 256;
 /** Private keys that are kept parsed; beyond it they are parsed again. */
 const parsedKeysMax = 4_096;
 
-interface KeyRow {
+interface ClaimRow {
+  readonly public_key: Uint8Array;
+  readonly predecessor_number: number | null;
+  readonly predecessor_nonce: string | null;
+}
+
+interface EpochRow extends ClaimRow {
   readonly vm: string;
   readonly kind: string;
   readonly number: number;
   readonly nonce: string;
-  readonly public_key: Uint8Array;
-  readonly predecessor_number: number | null;
-  readonly predecessor_nonce: string | null;
 }
 
 /**
@@ -33,6 +36,7 @@ export class EpochKeyStore {
   readonly #database: Database;
   readonly #parsed = new Map<string, EpochKey>();
   readonly #find: Statement<[string, string, number, string], { private_key: Uint8Array }>;
+  readonly #findClaim: Statement<[string, string, number, string], ClaimRow>;
 
   constructor(database: Database) {
     this.#database = database;
@@ -48,6 +52,10 @@ export class EpochKeyStore {
     this.#find = database.prepare(
       `SELECT private_key FROM collector_epoch_keys
        WHERE vm = ? AND kind = ? AND number = ? AND nonce = ? AND private_key IS NOT NULL`,
+    );
+    this.#findClaim = database.prepare(
+      `SELECT public_key, predecessor_number, predecessor_nonce FROM collector_epoch_keys
+       WHERE vm = ? AND kind = ? AND number = ? AND nonce = ?`,
     );
   }
 
@@ -71,10 +79,16 @@ export class EpochKeyStore {
       .run(stream.vm, stream.kind, epoch.number);
   }
 
-  /** What a key statement says of each key, oldest first: for the site to sign and to hand on. */
+  /** What a key statement says of an epoch's key, for the site to sign and to hand on; undefined: it has none. */
+  claimOf(stream: StreamId, epoch: Epoch): KeyClaim | undefined {
+    const row = this.#findClaim.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
+    return row === undefined ? undefined : claimOf(stream, epoch, row);
+  }
+
+  /** What is stated of each key, oldest first. */
   claims(): readonly KeyClaim[] {
     return this.#database
-      .prepare<[], KeyRow>(
+      .prepare<[], EpochRow>(
         `SELECT vm, kind, number, nonce, public_key, predecessor_number, predecessor_nonce
          FROM collector_epoch_keys ORDER BY vm, kind, number`,
       )
@@ -82,17 +96,8 @@ export class EpochKeyStore {
       .flatMap((row) => {
         const kind = streamKinds.find((each) => each === row.kind);
         if (kind === undefined) return [];
-        return [
-          {
-            stream: { vm: vmIdSchema.parse(row.vm), kind },
-            epoch: { number: row.number, nonce: row.nonce },
-            publicKey: Uint8Array.from(row.public_key),
-            predecessor:
-              row.predecessor_number === null || row.predecessor_nonce === null
-                ? null
-                : { number: row.predecessor_number, nonce: row.predecessor_nonce },
-          },
-        ];
+        const { number, nonce } = row;
+        return [claimOf({ vm: vmIdSchema.parse(row.vm), kind }, { number, nonce }, row)];
       });
   }
 
@@ -122,4 +127,10 @@ export class EpochKeyStore {
       .run(stream.vm, stream.kind, epoch.number - keysPerStreamMax);
     return key;
   }
+}
+
+function claimOf(stream: StreamId, epoch: Epoch, row: ClaimRow): KeyClaim {
+  const { predecessor_number: number, predecessor_nonce: nonce } = row;
+  const predecessor = number === null || nonce === null ? null : { number, nonce };
+  return { stream, epoch, publicKey: Uint8Array.from(row.public_key), predecessor };
 }

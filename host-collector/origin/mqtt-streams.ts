@@ -4,15 +4,17 @@ import { migrateStreamLog } from '../../broker/log/stream-log-schema.ts';
 import { StreamLog } from '../../broker/log/stream-log.ts';
 import { mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
 import { SiteTransports } from '../../broker/mqtt/site-transports.ts';
-import type { FrameAppender, FrameForwarder } from '../../broker/ports.ts';
+import type { FrameAppender, FrameForwarder, KeyStatements } from '../../broker/ports.ts';
 import { producerDefaults } from '../../broker/producer/producer-options.ts';
 import { Producer } from '../../broker/producer/producer.ts';
+import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { StatementSigner } from '../../common/signing/statement-signer.ts';
 import { siteServicesOf } from '../../common/site-control/site-services.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { HostCollectorConfig } from '../config.ts';
@@ -25,7 +27,7 @@ export interface StreamParts {
   readonly forwarder: FrameForwarder;
   /** Told by the origin for whom each VM's data is sealed. */
   readonly protector?: OriginProtector;
-  /** The public keys of this host's epochs, for the site to state to its neighbours. */
+  /** The keys of this host's epochs. */
   readonly epochKeys?: EpochKeyStore;
   /** Started before the origin, stopped after it. */
   readonly services: readonly Service[];
@@ -50,25 +52,26 @@ export function mqttStreams(
   const protector = new OriginProtector(
     { ...deps, keys: epochKeys },
     {
-      signs: config.signFrames,
+      signs: config.signFrames ?? config.siteDirectory !== undefined,
       keyRotationMs: config.contentKeyRotationMs,
       keyRepeatMs: config.contentKeyRepeatMs,
     },
   );
   const streamLog = new StreamLog({ ...deps, protector });
   const { siteDirectory } = config;
-  const local = { host: config.mqttHost, port: config.mqttPort };
-  const transports = new SiteTransports(deps, {
-    siteDirectory,
-    listen: siteDirectory === undefined ? local : config.listen,
-    localPort: config.mqttPort,
-    roles: new Map(config.relations.map((relation) => [relation, 'consumer'])),
-    keepaliveSeconds: mqttClientDefaults.keepaliveSeconds,
-  });
+  const transports = transportsOf(config, deps);
   const transport = transports.to('any', config.mqttUrl);
   const cursors = new LogCursors(deps);
+  const { trust } = transports;
   const producer = new Producer(
-    { ...deps, transport, streamLog, cursors, allows: () => true },
+    {
+      ...deps,
+      transport,
+      streamLog,
+      cursors,
+      allows: () => true,
+      ...(trust === undefined ? {} : { statements: statementsOf(epochKeys, trust) }),
+    },
     { ...producerDefaults, relations: config.relations },
   );
   const retention = new LogRetention(
@@ -98,5 +101,27 @@ export function mqttStreams(
       ...(site === undefined ? [] : [site.service]),
     ],
     stages: () => ({ producer: producer.counters.snapshot() }),
+  };
+}
+
+/** Loopback only, or with a site directory mutual TLS for neighbours beside it. */
+function transportsOf(
+  { siteDirectory, mqttHost: host, mqttPort: port, listen, relations }: HostCollectorConfig,
+  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+): SiteTransports {
+  return new SiteTransports(deps, {
+    siteDirectory,
+    listen: siteDirectory === undefined ? { host, port } : listen,
+    localPort: port,
+    roles: new Map(relations.map((relation) => [relation, 'consumer'])),
+    keepaliveSeconds: mqttClientDefaults.keepaliveSeconds,
+  });
+}
+
+/** What this site states to its neighbours: the public keys of this host's epochs. */
+function statementsOf(epochKeys: EpochKeyStore, trust: SigningIdentity): KeyStatements {
+  return {
+    claimOf: (stream, epoch) => epochKeys.claimOf(stream, epoch),
+    signer: new StatementSigner(trust),
   };
 }

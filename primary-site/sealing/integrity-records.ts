@@ -6,7 +6,8 @@ import type { FrameHeader } from '../../common/wire/frame.ts';
  *
  *   forged           a signature that is not of the epoch's key: altered on the way, made up, or moved to another place
  *   unsigned         no signature, where the epoch has a key or signatures are required; refused
- *   key-not-stated   signed by a key that no neighbour has stated, where signatures are required; not taken yet
+ *   key-not-stated   signed by a key that no neighbour has stated, where signatures are required: not taken yet, asked for
+ *                    again; withdrawn when the key is stated
  *   altered          a sealed body that is not what was sealed
  *   contradicting    another frame for a place that is taken; the first stays
  *   key-contradicting  a second, other key was stated for an epoch; the first stays
@@ -63,6 +64,15 @@ export class IntegrityRecords {
          ON CONFLICT DO UPDATE SET count = count + 1, last_at_us = excluded.last_at_us`,
       )
       .run(vm, kind, number, nonce, finding, seq, seq, atUs, atUs);
+  }
+
+  /** What was found turned out to be nothing. */
+  withdraw({ stream, epoch }: Omit<Place, 'seq'>, finding: Finding): void {
+    this.#database
+      .prepare<[string, string, number, string, string]>(
+        'DELETE FROM integrity WHERE vm = ? AND kind = ? AND number = ? AND nonce = ? AND finding = ?',
+      )
+      .run(stream.vm, stream.kind, epoch.number, epoch.nonce, finding);
   }
 
   /** The newest, at most 256. */

@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto';
 
 import { epochKey as epochName } from '../../broker/stream-key.ts';
 import { epochPublicKey } from '../../common/signing/epoch-key.ts';
-import type { VerifiedClaim } from '../../common/signing/key-statement.ts';
+import type { KeyStatement, VerifiedClaim } from '../../common/signing/key-statement.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { IntegrityRecords } from './integrity-records.ts';
@@ -39,7 +39,14 @@ export class StatedKeys {
         'DELETE FROM epoch_keys WHERE vm = ? AND kind = ? AND number <= ?',
       )
       .run(stream.vm, stream.kind, epoch.number - keysPerStreamMax);
+    // Frames that were quicker than the statement are no longer a finding.
+    this.#records.withdraw({ stream, epoch }, 'key-not-stated');
     return true;
+  }
+
+  has({ stream, epoch, publicKey }: KeyStatement): boolean {
+    const known = this.#read(stream, epoch);
+    return known !== undefined && Buffer.from(known).toString('base64url') === publicKey;
   }
 
   /** The key that signs this epoch; undefined while nobody has stated one. */

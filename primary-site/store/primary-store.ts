@@ -4,7 +4,7 @@ import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import type { RecipientKey } from '../../common/sealing/recipients.ts';
-import type { VerifiedClaim } from '../../common/signing/key-statement.ts';
+import type { KeyStatement, VerifiedClaim } from '../../common/signing/key-statement.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import { migrate } from '../../common/sqlite/migrate.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
@@ -159,6 +159,11 @@ export class PrimaryStore implements Service, FrameSink {
   /** Takes what the neighbour stated of an epoch's key. False when another key was stated before: that is recorded. */
   acceptKeyStatement(claim: VerifiedClaim): boolean {
     return this.#running.statedKeys.accept(claim, this.#clock.wallUs());
+  }
+
+  /** Whether exactly this key was stated for the epoch before. */
+  hasKeyStatement(statement: KeyStatement): boolean {
+    return this.#running.statedKeys.has(statement);
   }
 
   /** What was refused or found wrong, newest first. */

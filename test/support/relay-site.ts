@@ -8,7 +8,7 @@ import type { MqttTransport } from '../../broker/mqtt/mqtt-transport.ts';
 import { producerDefaults } from '../../broker/producer/producer-options.ts';
 import { migrateRelayLog } from '../../broker/relay/relay-log-schema.ts';
 import type { StreamPolicy } from '../../broker/relay/relay-options.ts';
-import { Relay } from '../../broker/relay/relay.ts';
+import { Relay, type RelayDeps } from '../../broker/relay/relay.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
@@ -45,6 +45,10 @@ export interface RelaySiteOptions {
     readonly hasAskedFor?: (stream: StreamId) => boolean;
   }[];
   readonly logBytesMax?: number;
+  /** With it key statements are verified and countersigned. */
+  readonly trust?: RelayDeps['trust'];
+  /** What an intermediary does that is no honest one. */
+  readonly wrapDownstream?: (broker: MqttTransport) => MqttTransport;
 }
 
 /** A client of the broker on a loopback port that reconnects quickly. */
@@ -73,8 +77,15 @@ export class RelaySite implements AsyncDisposable {
       { log: silentLog },
       { ...embeddedBrokerDefaults, port: options.port },
     );
+    const toDownstream = options.wrapDownstream?.(broker) ?? broker;
     this.relay = new Relay(
-      { database, clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+      {
+        database,
+        clock: new SystemClock(),
+        random: new SystemRandom(),
+        log: silentLog,
+        ...(options.trust === undefined ? {} : { trust: options.trust }),
+      },
       {
         retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },
         consumer: quickConsumer,
@@ -89,7 +100,7 @@ export class RelaySite implements AsyncDisposable {
         downstream: options.downstream.map(({ relation, may, isStanding, ...asked }) => ({
           ...asked,
           relation,
-          transport: broker,
+          transport: toDownstream,
           may: may ?? everyStream,
           isStanding: isStanding ?? true,
         })),

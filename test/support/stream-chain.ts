@@ -1,14 +1,16 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { initSite, introduceSites } from '../../cli/demo/introduce-sites.ts';
+import { makeReaderKey } from '../../cli/demo/reader-key.ts';
 import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
 import {
   queryAnswerSchema,
   readerStatusSchema,
+  type IntegrityRecord,
   type Reading,
   type ReaderVmStatus,
 } from '../../common/control/reader-answer.ts';
@@ -19,10 +21,17 @@ import {
 } from '../../common/control/relay-answer.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
-import { openDatabase } from '../../common/sqlite/database.ts';
-import { decodeFrame } from '../../common/wire/frame-codec.ts';
+import { openEnvelope } from '../../common/sealing/cms-envelope.ts';
+import { contentKeyFromBytes, openBody } from '../../common/sealing/content-key.ts';
+import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import {
+  decodeFrame,
+  decodeFrameEnvelope,
+  type BodyOpener,
+} from '../../common/wire/frame-codec.ts';
 import type { Value } from '../../common/wire/value.ts';
 import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
+import { readReaderKeys } from '../../primary-site/sealing/reader-keys.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
 
@@ -45,9 +54,13 @@ export class StreamChain implements AsyncDisposable {
   readonly #directory: string;
   readonly #parts: readonly ChainPart[];
   readonly #isSecure: boolean;
+  #readerKeyPem = '';
   readonly #children = new Map<ChainPart, ChildProcess>();
 
-  /** With `relayCount` intermediaries, 0 to 2; `isSecure`: each part is a site of its own, behind mutual TLS. */
+  /**
+   * With `relayCount` intermediaries, 0 to 2; `isSecure`: each part is a site of its own, behind mutual TLS, all frames
+   * are signed, and data is sealed for the reader.
+   */
   constructor(directory: string, relayCount = 0, isSecure = false) {
     this.#isSecure = isSecure;
     this.#directory = directory;
@@ -65,8 +78,10 @@ export class StreamChain implements AsyncDisposable {
       writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config }));
       this.run(part);
     }
+    const seal = this.#isSecure ? { primarySitePublicKey: this.#readerKeyPem } : {};
+    const sealed = { ...descriptor, ...seal };
     await eventually(
-      () => this.#client('collector').call('POST', '/v1/vms', descriptor, vmAnswerSchema),
+      () => this.#client('collector').call('POST', '/v1/vms', sealed, vmAnswerSchema),
       { timeoutMs: 15_000 },
     );
   }
@@ -75,12 +90,14 @@ export class StreamChain implements AsyncDisposable {
     const child = spawn(
       process.execPath,
       [compiledEntry(entries[part]), '--config', this.#config(part)],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      { stdio: ['ignore', 'pipe', 'pipe'] },
     );
-    child.stderr.on('data', (chunk: Buffer) => {
-      this.log.push(`${part} ${chunk.toString()}`);
-      if (this.log.length > 1_000) this.log.shift();
-    });
+    for (const output of [child.stdout, child.stderr]) {
+      output.on('data', (chunk: Buffer) => {
+        this.log.push(`${part} ${chunk.toString()}`);
+        if (this.log.length > 1_000) this.log.shift();
+      });
+    }
     this.#children.set(part, child);
   }
 
@@ -110,9 +127,29 @@ export class StreamChain implements AsyncDisposable {
     return join(this.#directory, part);
   }
 
+  /** What a process says of itself: its output so far, its arguments and environment. */
+  words(part: ChainPart): string {
+    const output = this.log.filter((line) => line.startsWith(`${part} `)).join('');
+    const process = `/proc/${this.#children.get(part)?.pid ?? 0}`;
+    return [
+      output,
+      ...['cmdline', 'environ'].map((name) => readFileSync(`${process}/${name}`)),
+    ].join('\n');
+  }
+
+  /** The public key, PEM, that data is sealed for; only with `isSecure`. */
+  get readerKeyPem(): string {
+    return this.#readerKeyPem;
+  }
+
   /** What the reader shows of its VMs. */
   async vms(): Promise<readonly ReaderVmStatus[]> {
     return (await this.#client('reader').get('/v1/status', readerStatusSchema)).vms;
+  }
+
+  /** What the reader found wrong with frames. */
+  async integrity(): Promise<readonly IntegrityRecord[]> {
+    return (await this.#client('reader').get('/v1/status', readerStatusSchema)).integrity;
   }
 
   /** What the reader answers to a query, by position: the order of arrival. */
@@ -129,30 +166,44 @@ export class StreamChain implements AsyncDisposable {
     return this.#client('collector').call('PUT', path, body, vmAnswerSchema);
   }
 
-  /** Values of raw deliveries that the reader has, in the order of their frames. */
+  /** Values of raw deliveries that the reader has, in the order of their frames; of sealed ones what its key opens. */
   values(): readonly Value[] {
-    const path = join(this.#directory, 'reader', 'primary-site.db');
-    const database = openDatabase(path, { readonly: true });
-    try {
-      return database
-        .prepare<[], Uint8Array>(
-          `SELECT bytes FROM frames JOIN epochs USING (epoch_id) WHERE kind = 'data' ORDER BY number, seq`,
-        )
-        .pluck()
-        .all()
-        .flatMap((bytes) => valuesOf(bytes));
-    } finally {
-      database.close();
-    }
+    return this.#atReader((database) => {
+      const open = this.#isSecure ? openerOf(database, this.#keysDirectory) : undefined;
+      return framesOf(database)
+        .filter(({ kind }) => kind === 'data')
+        .flatMap(({ bytes }) => valuesOf(bytes, open));
+    });
+  }
+
+  /** Frames at the reader that are not signed, or that hold a delivery in the clear. */
+  unprotectedFrames(): number {
+    return this.#atReader(framesOf).filter(({ bytes }) => {
+      const decoded = decodeFrameEnvelope(bytes);
+      if (!decoded.ok || decoded.envelope.signature.length === 0) return true;
+      const inTheClear = decodeFrame(bytes);
+      return inTheClear.ok && inTheClear.frame.records.some(({ kind }) => kind === 'delivery');
+    }).length;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const part of this.#parts.toReversed()) await this.#end(part, 'SIGKILL');
   }
 
+  #atReader<Result>(read: (database: Database) => Result): Result {
+    const path = join(this.#directory, 'reader', 'primary-site.db');
+    const database = openDatabase(path, { readonly: true });
+    try {
+      return read(database);
+    } finally {
+      database.close();
+    }
+  }
+
   /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
   async #configs(): Promise<Map<ChainPart, object>> {
     const configs = new Map<ChainPart, object>();
+    if (this.#isSecure) this.#readerKeyPem = makeReaderKey(this.#keysDirectory);
     const scheme = this.#isSecure ? 'mqtts' : 'mqtt';
     let from: { readonly part: ChainPart; readonly port: number } | undefined;
     for (const [index, part] of this.#parts.entries()) {
@@ -164,7 +215,8 @@ export class StreamChain implements AsyncDisposable {
         const broker = this.#isSecure ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
         configs.set(part, { ...site, ...broker, statusIntervalMs: 500, relations: [next] });
       } else if (part === 'reader') {
-        configs.set(part, { ...site, mqttUrl: dial, relation: part, jsonTopics: false });
+        const keys = this.#isSecure ? { keysDirectory: this.#keysDirectory } : {};
+        configs.set(part, { ...site, ...keys, mqttUrl: dial, relation: part, jsonTopics: false });
       } else {
         const relations = [
           { relation: part, direction: 'upstream', dial },
@@ -182,12 +234,16 @@ export class StreamChain implements AsyncDisposable {
     if (!this.#isSecure) return {};
     const clock = new SystemClock();
     const siteDirectory = this.siteDirectory(part);
-    await initSite(clock, siteDirectory, { name: part, port });
+    await initSite(clock, siteDirectory, { name: siteName(part), port });
     if (before !== undefined) {
       const sites = { producer: this.siteDirectory(before), consumer: siteDirectory };
       await introduceSites(clock, part, sites);
     }
     return { siteDirectory };
+  }
+
+  get #keysDirectory(): string {
+    return join(this.#directory, 'reader-keys');
   }
 
   async #end(part: ChainPart, signal: NodeJS.Signals): Promise<void> {
@@ -212,8 +268,40 @@ export class StreamChain implements AsyncDisposable {
   }
 }
 
-function valuesOf(bytes: Uint8Array): Value[] {
-  const decoded = decodeFrame(bytes);
+/** A name that stands nowhere else, and differs from others in its middle, so that it can be looked for in any encoding. */
+export function siteName(part: ChainPart): string {
+  return `${part}-is-the-name`;
+}
+
+function framesOf(
+  database: Database,
+): readonly { readonly kind: string; readonly bytes: Uint8Array }[] {
+  return database
+    .prepare<[], { kind: string; bytes: Uint8Array }>(
+      'SELECT kind, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY number, seq',
+    )
+    .all();
+}
+
+/** By the envelopes that came with the frames, opened anew. */
+function openerOf(database: Database, keysDirectory: string): BodyOpener {
+  const readerKeys = readReaderKeys(keysDirectory);
+  const envelopes = database
+    .prepare<[], Uint8Array>('SELECT envelope FROM content_keys')
+    .pluck()
+    .all();
+  const contentKeys = envelopes.flatMap((envelope) => {
+    const opened = openEnvelope(envelope, readerKeys);
+    return (opened.ok ? contentKeyFromBytes(opened.content) : undefined) ?? [];
+  });
+  return (body) => {
+    const key = contentKeys.find(({ keyId }) => Buffer.compare(keyId, body.keyId) === 0);
+    return key === undefined ? { ok: false, code: 'key-unknown' } : openBody(key, body);
+  };
+}
+
+function valuesOf(bytes: Uint8Array, open: BodyOpener | undefined): Value[] {
+  const decoded = open === undefined ? decodeFrame(bytes) : decodeFrame(bytes, open);
   if (!decoded.ok) throw new Error('a frame that was stored can be decoded');
   return decoded.frame.records.flatMap((record) =>
     record.kind === 'delivery' && record.delivery.kind === 'raw'

@@ -118,19 +118,26 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     expect(wrong).toEqual(nothingWrong);
   });
 
-  test('sites of their own behind mutual TLS: kill -9 in pairs, nothing lost, nothing twice, in order', async () => {
+  test('sites of their own, signed and sealed: kill -9 in pairs, nothing lost, nothing twice, in order, nothing unverified', async () => {
     await using agent = await mountAgent({ synchronous: 'NORMAL' });
     using directory = temporaryDirectory();
     await using chain = await startChain(agent, directory.path, true);
     await using load = new Load(agent);
-    await load.more(savesBetweenFaults);
-    await Promise.all([chain.crash('relay-1'), chain.crash('relay-2')]);
-    await load.more(savesBetweenFaults);
-    await Promise.all([chain.crash('collector'), chain.crash('relay-2')]);
+    const rounds = [
+      ['relay-1', 'relay-2'],
+      ['collector', 'relay-2'],
+      ['relay-1', 'reader'],
+    ] as const;
+    for (const parts of rounds) {
+      await load.more(savesBetweenFaults);
+      await Promise.all(parts.map((part) => chain.crash(part)));
+    }
     await load.more(savesBetweenFaults);
     const { rows, arrived, ...wrong } = await load.settle(chain);
     expect(arrived).toEqual(rows);
     expect(wrong).toEqual(nothingWrong);
+    expect(await chain.integrity()).toEqual([]);
+    expect(chain.unprotectedFrames()).toBe(0);
   });
 
   test('the loss of one relay’s whole disk heals from upstream', async () => {

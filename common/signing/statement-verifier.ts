@@ -1,0 +1,82 @@
+import { X509Certificate } from 'node:crypto';
+
+import type { TlsIdentity } from '../identity/tls-identity.ts';
+import type { Log } from '../runtime/log.ts';
+import { StageCounters } from '../runtime/stage-counters.ts';
+import { verifyStatement, type KeyStatement, type VerifiedClaim } from './key-statement.ts';
+import type { SignedStatements } from './statement-signer.ts';
+
+/** Where verified claims are kept. The first claim of an epoch counts. */
+export interface ClaimStore {
+  /** Whether exactly this was accepted before: then nothing has to be verified again. */
+  isKnown(statement: KeyStatement): boolean;
+  /** Makes it durable. False when another key was stated before: the store has counted and recorded that. */
+  accept(claim: VerifiedClaim): boolean;
+}
+
+/**
+ * What the neighbour of one relation states, judged by the authority that was pinned for it: the certificate must be one
+ * for signing that is valid now, of that neighbour and of no other. A refused statement comes again with the neighbour's
+ * next repetition.
+ */
+export class StatementVerifier {
+  /** Statements; `dropped` were known, `failed` are not the neighbour's or contradict an earlier one. */
+  readonly counters = new StageCounters();
+  readonly #deps: {
+    readonly identity: TlsIdentity;
+    readonly store: ClaimStore;
+    readonly log: Log;
+  };
+  readonly #relation: string;
+
+  constructor(
+    deps: { readonly identity: TlsIdentity; readonly store: ClaimStore; readonly log: Log },
+    relation: string,
+  ) {
+    this.#deps = deps;
+    this.#relation = relation;
+  }
+
+  /** The claims that are new here, and kept. Never throws: what a disk did not take is stated again. */
+  take(signed: SignedStatements): readonly VerifiedClaim[] {
+    try {
+      return this.#take(signed);
+    } catch (cause) {
+      this.counters.failed =
+        this.counters.accepted - this.counters.forwarded - this.counters.dropped;
+      const relation = this.#relation;
+      this.#deps.log.error('key-statements-not-kept', { relation, cause: String(cause) });
+      return [];
+    }
+  }
+
+  #take({ certificate, statements }: SignedStatements): readonly VerifiedClaim[] {
+    const unknown = statements.filter((statement) => !this.#deps.store.isKnown(statement));
+    const knownCount = statements.length - unknown.length;
+    this.counters.accepted += statements.length;
+    this.counters.dropped += knownCount;
+    if (unknown.length === 0) return [];
+    const der = Buffer.from(certificate, 'base64');
+    if (this.#deps.identity.relationOf(der, 'signing') !== this.#relation) {
+      this.counters.failed += unknown.length;
+      this.#warn('wrong-certificate', unknown.length);
+      return [];
+    }
+    const { publicKey } = new X509Certificate(der);
+    return unknown.flatMap((statement) => {
+      const outcome = verifyStatement(statement, publicKey);
+      if (outcome.ok && this.#deps.store.accept(outcome.claim)) {
+        this.counters.forwarded += 1;
+        return [outcome.claim];
+      }
+      this.counters.failed += 1;
+      this.#warn(outcome.ok ? 'contradicting' : outcome.code, 1);
+      return [];
+    });
+  }
+
+  #warn(code: string, statementCount: number): void {
+    const relation = this.#relation;
+    this.#deps.log.warn('key-statements-refused', { relation, code, statementCount });
+  }
+}
