@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import type { Benchmark } from '../benchmark.ts';
+import type { Benchmark, BenchmarkReport } from '../benchmark.ts';
 import { monotonicMs } from '../running-instance.ts';
 import { percentile } from '../statistics.ts';
 import { tlsOnly } from './bench-chain.ts';
@@ -55,48 +55,55 @@ export const chainBacklog: Benchmark = {
     await settled(values, saved);
     const catchUp = catchUpOf(values, { answeredMs, caughtUpMs });
     const lost = saved - values.length;
-    return {
-      tables: [
-        {
-          title: `Backlog of ${outageMinutes} minutes at ${liveSavesPerSecond} saves of ${columnCount} columns a second`,
-          columns: [
-            'saves in the backlog',
-            'caught up after, s',
-            'times the live rate',
-            'fresh p50 ms',
-            'fresh p99 ms',
-            'fresh max ms',
-            'lost',
-          ],
-          rows: [
-            [
-              catchUp.backlogCount,
-              (catchUp.durationMs / 1_000).toFixed(2),
-              (catchUp.backlogCount / (catchUp.durationMs / 1_000) / liveSavesPerSecond).toFixed(1),
-              percentile(catchUp.freshDelaysMs, 0.5).toFixed(1),
-              percentile(catchUp.freshDelaysMs, 0.99).toFixed(1),
-              Math.max(...catchUp.freshDelaysMs).toFixed(1),
-              lost,
-            ],
-          ],
-        },
-      ],
-      goals: [
-        {
-          what: 'delay of fresh values during the catch-up, p99, ms',
-          limit: freshMaxMs,
-          bound: 'most',
-          reached: percentile(catchUp.freshDelaysMs, 0.99),
-        },
-        { what: 'lost', limit: 0, bound: 'most', reached: lost },
-      ],
-      remarks: [
-        'the backlog is made in a twentieth of the time; the catch-up counts from the first answer of the relay',
-      ],
-      details: catchUp,
-    };
+    return reportOf(catchUp, { outageMinutes, lost });
   },
 };
+
+function reportOf(
+  catchUp: CatchUp,
+  { outageMinutes, lost }: { readonly outageMinutes: number; readonly lost: number },
+): BenchmarkReport {
+  return {
+    tables: [
+      {
+        title: `Backlog of ${outageMinutes} minutes at ${liveSavesPerSecond} saves of ${columnCount} columns a second`,
+        columns: [
+          'saves in the backlog',
+          'caught up after, s',
+          'times the live rate',
+          'fresh p50 ms',
+          'fresh p99 ms',
+          'fresh max ms',
+          'lost',
+        ],
+        rows: [
+          [
+            catchUp.backlogCount,
+            (catchUp.durationMs / 1_000).toFixed(2),
+            (catchUp.backlogCount / (catchUp.durationMs / 1_000) / liveSavesPerSecond).toFixed(1),
+            percentile(catchUp.freshDelaysMs, 0.5).toFixed(1),
+            percentile(catchUp.freshDelaysMs, 0.99).toFixed(1),
+            Math.max(...catchUp.freshDelaysMs).toFixed(1),
+            lost,
+          ],
+        ],
+      },
+    ],
+    goals: [
+      {
+        what: 'delay of fresh values during the catch-up, p99, ms',
+        limit: freshMaxMs,
+        bound: 'most',
+        reached: percentile(catchUp.freshDelaysMs, 0.99),
+      },
+      { what: 'lost', limit: 0, bound: 'most', reached: lost },
+    ],
+    remarks: [
+      'the backlog is made in a twentieth of the time; the catch-up counts from the first answer of the relay',
+    ],
+    details: catchUp,
+  };
+}
 
 interface CatchUp {
   readonly durationMs: number;

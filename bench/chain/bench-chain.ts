@@ -292,7 +292,9 @@ export class BenchChain implements AsyncDisposable {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exited = once(child, 'exit');
     child.kill(signal);
-    const timer = setTimeout(() => child.kill('SIGKILL'), stopTimeoutMs);
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+    }, stopTimeoutMs);
     await exited;
     clearTimeout(timer);
   }

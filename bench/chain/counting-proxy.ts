@@ -57,7 +57,9 @@ export class CountingProxy implements AsyncDisposable {
       this.#sockets.add(from);
       from.pipe(to);
       // Either end may break at any time: the other is told by a connection that ends.
-      from.on('error', () => to.destroy());
+      from.on('error', () => {
+        to.destroy();
+      });
       from.on('close', () => {
         this.#sockets.delete(from);
         to.destroy();

@@ -116,6 +116,10 @@ function goals(outcome: Outcome): Goal[] {
   ];
 }
 
+function relay(hop: Hop): string {
+  return `relay-${hop}`;
+}
+
 async function faultOurs(
   fault: string,
   steps: readonly Step[],
@@ -128,7 +132,6 @@ async function faultOurs(
     protection: { ...tlsOnly, signs: true },
   });
   const { chain } = mounted;
-  const relay = (hop: Hop): string => `relay-${hop}`;
   const { delivered, returned } = await deliverThrough(mounted, steps, context, {
     kill: (hop) => chain.kill(relay(hop)),
     run: (hop) => {

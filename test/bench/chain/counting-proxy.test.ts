@@ -10,7 +10,9 @@ describe('a counting proxy', () => {
   test('passes bytes on both ways and counts each once', async () => {
     const server = createServer((socket) => {
       socket.on('error', () => {});
-      socket.on('data', () => socket.write('answer'));
+      socket.on('data', () => {
+        socket.write('answer');
+      });
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
