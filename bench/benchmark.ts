@@ -27,6 +27,8 @@ export interface BenchmarkContext {
   readonly isShort: boolean;
   /** An empty directory on the disk that is measured. */
   readonly diskPath: string;
+  /** Where measured processes leave CPU profiles; undefined: they are not profiled. */
+  readonly profileDirectory: string | undefined;
   /** Progress for whoever waits; never part of the result. */
   readonly progress: (text: string) => void;
 }

@@ -1,5 +1,3 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -7,16 +5,14 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { ControlClient } from '../common/control/control-client.ts';
-import { compiledEntry } from '../common/runtime/package-root.ts';
 import { vmDescriptorSchema } from '../common/wire/vm-descriptor.ts';
 import { eventually } from '../test/support/eventually.ts';
 import type { Benchmark, BenchmarkContext } from './benchmark.ts';
+import { startFleet } from './fleet.ts';
 import { findDescendant, usageOf } from './machine.ts';
 import { monotonicMs, type RunningInstance, startInstance } from './running-instance.ts';
 
 const guestCounts = [1, 10, 100, 1_000];
-/** Guest stores in one process of the fleet. */
-const guestsPerProcess = 250;
 /** Saves of each guest; the load grows with the number of guests alone. */
 const savesPerSecond = 1;
 const arrivalTimeoutMs = 120_000;
@@ -81,7 +77,7 @@ async function measure(guestCount: number, context: BenchmarkContext): Promise<G
   const collector = findDescendant(instance.pid, 'host-collector/main');
   if (collector === undefined) throw new Error('isobar up runs no host-collector');
   const emptyBytes = usageOf(collector).residentBytes;
-  const fleet = await startFleet(fleetPath, guestCount);
+  const fleet = await startFleet(fleetPath, { guestCount, savesPerSecond });
   try {
     let deliveredCount = 0;
     let lastAtMs = monotonicMs();
@@ -145,48 +141,4 @@ async function registerGuests(
     });
     await collector.call('POST', '/v1/vms', descriptor, vmDescriptorSchema);
   }
-}
-
-interface Fleet {
-  tell(message: 'save' | 'stop'): void;
-  /** Saves of all guests, once they were told to stop. */
-  savedCount(): Promise<number>;
-  stop(): Promise<void>;
-}
-
-/** Starts bench/guest-fleet.ts as often as needed and resolves when every guest's channel can be dialled. */
-async function startFleet(fleetPath: string, guestCount: number): Promise<Fleet> {
-  const members: ChildProcess[] = [];
-  for (let first = 0; first < guestCount; first += guestsPerProcess) {
-    const count = Math.min(guestsPerProcess, guestCount - first);
-    const member = spawn(
-      process.execPath,
-      [
-        compiledEntry('bench/guest-fleet.ts'),
-        fleetPath,
-        String(first),
-        String(count),
-        String(savesPerSecond),
-      ],
-      { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
-    );
-    members.push(member);
-    await once(member, 'message');
-  }
-  return {
-    tell: (message) => {
-      for (const member of members) member.send(message);
-    },
-    savedCount: async () => {
-      const counts = await Promise.all(members.map(async (member) => once(member, 'message')));
-      return counts.reduce((total, [count]) => total + Number(count), 0);
-    },
-    stop: async () => {
-      for (const member of members) {
-        if (member.exitCode !== null || member.signalCode !== null) continue;
-        member.kill('SIGKILL');
-        await once(member, 'exit');
-      }
-    },
-  };
 }

@@ -20,9 +20,10 @@ import { StoreReader } from '../guest-agent/store/store-reader.ts';
 import type { SaveRequest } from '../guest-agent/store/store-request.ts';
 
 /*
- * Many guests in one process, for bench/growth.ts: guest-fleet.js DIRECTORY FIRST COUNT SAVES_PER_SECOND. Each has the agent's
+ * Many guests in one process: guest-fleet.js DIRECTORY FIRST COUNT SAVES_PER_SECOND COLUMNS INTERVAL_MS. Each has the agent's
  * own store (a database of its own, synchronous OFF: the disk of one machine is not that of a thousand) and channel server, at
- * DIRECTORY/<guest>.sock, but no mount. Says "ready" over IPC; saves from "save" to "stop", then says how many saves it made.
+ * DIRECTORY/<guest>.sock, but no mount. Says "ready" over IPC; saves from "save" to "stop", then says how many saves it made;
+ * a number is a new rate. Of several columns the second is the monotonic time of the save in µs, the others are random doubles.
  */
 
 const clock = new SystemClock();
@@ -49,31 +50,9 @@ class FleetGuest implements RowStore {
     return this.#saveCount;
   }
 
-  save(): void {
-    this.#saveCount += 1;
-    const location = { area: 'unencrypted', path: kpiPath } as const;
-    const savedAtUs = clock.wallUs();
-    const request: SaveRequest = {
-      kind: 'save',
-      token: null,
-      handle: this.#saveCount,
-      file: fileId,
-      location,
-      filePath: kpiPath,
-      attributes: {
-        mode: 0o100644,
-        uid: 0,
-        gid: 0,
-        accessedAtUs: savedAtUs,
-        modifiedAtUs: savedAtUs,
-      },
-      content: Buffer.from(`sequence\n${this.#saveCount}\n`),
-      savedAtUs,
-      holdsNewName: false,
-      publishes: true,
-      replaced: null,
-    };
-    this.#engine.apply([request]);
+  /** Makes `count` saves in one batch, as the agent commits those that come at once. */
+  save(count: number): void {
+    this.#engine.apply(Array.from({ length: count }, () => this.#request()));
     this.#engine.tick();
     for (const event of this.#engine.takeEvents()) {
       if (event.kind !== 'published') continue;
@@ -130,6 +109,32 @@ class FleetGuest implements RowStore {
   onLost(): Cancel {
     return () => {};
   }
+
+  #request(): SaveRequest {
+    this.#saveCount += 1;
+    const location = { area: 'unencrypted', path: kpiPath } as const;
+    const savedAtUs = clock.wallUs();
+    return {
+      kind: 'save',
+      token: null,
+      handle: this.#saveCount,
+      file: fileId,
+      location,
+      filePath: kpiPath,
+      attributes: {
+        mode: 0o100644,
+        uid: 0,
+        gid: 0,
+        accessedAtUs: savedAtUs,
+        modifiedAtUs: savedAtUs,
+      },
+      content: contentOf(this.#saveCount),
+      savedAtUs,
+      holdsNewName: false,
+      publishes: true,
+      replaced: null,
+    };
+  }
 }
 
 async function startGuest(directory: string, guest: number): Promise<FleetGuest> {
@@ -142,7 +147,32 @@ async function startGuest(directory: string, guest: number): Promise<FleetGuest>
   return store;
 }
 
-const [directory = '', firstText = '', countText = '', rateText = ''] = process.argv.slice(2);
+const [
+  directory = '',
+  firstText = '',
+  countText = '',
+  rateText = '',
+  columnsText = '1',
+  intervalText = '10',
+] = process.argv.slice(2);
+
+/** Measured columns that repeat: to make random ones for each save would cost more than the save. */
+const measuredColumns = Array.from({ length: 997 }, () =>
+  Array.from({ length: Math.max(0, Number(columnsText) - 2) }, () =>
+    String(Math.random() * 1_000),
+  ).join(','),
+);
+const header = ['sequence', 'at', ...Array.from({ length: 98 }, (_, index) => `c${index}`)]
+  .slice(0, Number(columnsText))
+  .join(',');
+
+function contentOf(sequence: number): Buffer {
+  if (Number(columnsText) === 1) return Buffer.from(`sequence\n${sequence}\n`);
+  const atUs = Number(process.hrtime.bigint() / 1_000n);
+  const measured = measuredColumns[sequence % measuredColumns.length] ?? '';
+  return Buffer.from(`${header}\n${sequence},${atUs}${measured === '' ? '' : `,${measured}`}\n`);
+}
+
 const guests: FleetGuest[] = [];
 for (let index = 0; index < Number(countText); index += 1) {
   guests.push(await startGuest(directory, Number(firstText) + index));
@@ -151,23 +181,28 @@ for (let index = 0; index < Number(countText); index += 1) {
 /** Spread over the second, as a thousand applications would be. */
 let nextGuest = 0;
 let cancelSaving: Cancel = () => {};
-const intervalMs = 10;
+const intervalMs = Number(intervalText);
 
-function startSaving(): void {
+function startSaving(savesPerSecond: number): void {
+  cancelSaving();
   const startMs = clock.monotonicMs();
   let madeCount = 0;
-  const perSecond = guests.length * Number(rateText);
+  const perSecond = guests.length * savesPerSecond;
   cancelSaving = clock.every(intervalMs, () => {
     const dueCount = Math.floor(((clock.monotonicMs() - startMs) / 1_000) * perSecond);
+    const shares = new Map<FleetGuest | undefined, number>();
     for (; madeCount < dueCount; madeCount += 1) {
-      guests[nextGuest]?.save();
+      const guest = guests[nextGuest];
+      shares.set(guest, (shares.get(guest) ?? 0) + 1);
       nextGuest = (nextGuest + 1) % guests.length;
     }
+    for (const [guest, share] of shares) guest?.save(share);
   });
 }
 
 process.on('message', (message) => {
-  if (message === 'save') startSaving();
+  if (message === 'save') startSaving(Number(rateText));
+  if (typeof message === 'number') startSaving(message);
   if (message === 'stop') {
     cancelSaving();
     process.send?.(guests.reduce((total, guest) => total + guest.saveCount, 0));

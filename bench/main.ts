@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 
 import { packageRoot } from '../common/runtime/package-root.ts';
 import type { Benchmark, BenchmarkReport } from './benchmark.ts';
+import { chainBenchmarks } from './chain/chain.ts';
 import { deliveryLatency, sustainedDelivery } from './delivery.ts';
 import { endurance } from './endurance.ts';
 import { growth } from './growth.ts';
@@ -18,14 +19,17 @@ const benchmarks: readonly Benchmark[] = [
   sustainedDelivery,
   endurance,
   growth,
+  ...chainBenchmarks,
 ];
 
-const usage = `usage: node dist/bench/main.js [NAME...] [--short] [--json FILE] [--disk DIRECTORY]
+const usage = `usage: node dist/bench/main.js [NAME...] [--short] [--json FILE] [--disk DIRECTORY] [--profile DIRECTORY]
 
 Benchmarks: ${benchmarks.map(({ name }) => name).join(', ')} (all of them by default).
+A name also stands for those that begin with it and a hyphen: chain.
   --short           fewer and shorter rounds: shows that it works, not to be quoted
   --json FILE       every measurement (default: .cache/bench/latest.json)
   --disk DIRECTORY  where the databases are written (default: the temporary directory)
+  --profile DIR     the nodes of the chains leave CPU profiles below it; the figures are worth nothing then
 
 Prints Markdown for docs/BENCHMARKS.md; progress goes to standard error.
 `;
@@ -37,6 +41,7 @@ async function main(): Promise<void> {
       short: { type: 'boolean', default: false },
       json: { type: 'string', default: join(packageRoot(), '.cache/bench/latest.json') },
       disk: { type: 'string', default: tmpdir() },
+      profile: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
@@ -44,10 +49,10 @@ async function main(): Promise<void> {
     console.log(usage);
     return;
   }
-  const unknown = positionals.filter((name) => !benchmarks.some((known) => known.name === name));
+  const unknown = positionals.filter((name) => !benchmarks.some((known) => isMeant(name, known)));
   if (unknown.length > 0) throw new TypeError(`no benchmark ${unknown.join(', ')}`);
   const chosen = benchmarks.filter(
-    ({ name }) => positionals.length === 0 || positionals.includes(name),
+    (benchmark) => positionals.length === 0 || positionals.some((name) => isMeant(name, benchmark)),
   );
   const machine = describeMachine();
   const diskPath = mkdtempSync(join(values.disk, 'isobar-bench-'));
@@ -59,6 +64,7 @@ async function main(): Promise<void> {
       const report = await benchmark.run({
         isShort: values.short,
         diskPath,
+        profileDirectory: values.profile === undefined ? undefined : resolve(values.profile),
         progress: (text) => {
           process.stderr.write(`${benchmark.name}: ${text}\n`);
         },
@@ -70,6 +76,10 @@ async function main(): Promise<void> {
   } finally {
     rmSync(diskPath, { recursive: true, force: true });
   }
+}
+
+function isMeant(name: string, benchmark: Benchmark): boolean {
+  return benchmark.name === name || benchmark.name.startsWith(`${name}-`);
 }
 
 function writeJson(path: string, content: object): void {

@@ -40,6 +40,8 @@ export class EpochRanges {
   readonly #added = new Map<number, Set<number>>();
   readonly #dropRanges: Statement<[number, number, number]>;
   readonly #putRange: Statement<[number, number, number]>;
+  /** Run for each epoch of each commit. */
+  readonly #readLost: Statement<[number], LostRow>;
 
   constructor(database: Database, tables: RangeTables) {
     this.#database = database;
@@ -49,6 +51,10 @@ export class EpochRanges {
     );
     this.#putRange = database.prepare(
       `INSERT OR REPLACE INTO ${tables.stored} (epoch_id, from_seq, through_seq) VALUES (?, ?, ?)`,
+    );
+    this.#readLost = database.prepare(
+      `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${tables.lostAtUs} AS atUs
+       FROM ${tables.lost} WHERE epoch_id = ? ORDER BY from_seq`,
     );
   }
 
@@ -111,12 +117,7 @@ export class EpochRanges {
 
   /** Ranges of an epoch that were declared lost, ascending. */
   lost(epochId: number): LostRow[] {
-    return this.#database
-      .prepare<[number], LostRow>(
-        `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${this.#tables.lostAtUs} AS atUs
-         FROM ${this.#tables.lost} WHERE epoch_id = ? ORDER BY from_seq`,
-      )
-      .all(epochId);
+    return this.#readLost.all(epochId);
   }
 
   /** The declared ranges that a frame came for are cut around it. */

@@ -48,10 +48,16 @@ export interface NeighbourConnection {
   readonly packetBytesMax: number;
 }
 
+/**
+ * A broker that is back is found within this time, however long it was away: all that waits for the hop waits for it.
+ * An attempt in vain is one refused connection.
+ */
+const reconnectMaxMs = 500;
+
 export const mqttClientDefaults = {
   keepaliveSeconds: 5,
   connectTimeoutMs: 5_000,
-  reconnect: reconnectPolicy,
+  reconnect: { ...reconnectPolicy, maxMs: reconnectMaxMs },
 } as const;
 
 interface Subscription {

@@ -47,6 +47,8 @@ export class RelayLog implements FrameLog {
   readonly #insertFrame: Statement<[number, number, number, Uint8Array]>;
   readonly #advanceEpoch: Statement<[number, number, number]>;
   readonly #frames: LoggedFrames;
+  /** Run for each epoch whose watermark the final reader raises. */
+  readonly #findSource: Statement<[number], { relation: string }>;
 
   constructor(deps: { readonly database: Database; readonly clock: Clock }) {
     this.#database = deps.database;
@@ -60,6 +62,9 @@ export class RelayLog implements FrameLog {
       'UPDATE stream_log_epochs SET last_seq = max(last_seq, ?), bytes = bytes + ? WHERE epoch_id = ?',
     );
     this.#frames = new LoggedFrames(deps.database);
+    this.#findSource = deps.database.prepare(
+      'SELECT relation FROM relay_sources WHERE epoch_id = ?',
+    );
   }
 
   /**
@@ -178,11 +183,7 @@ export class RelayLog implements FrameLog {
   }
 
   #sourceOfId(epochId: number): string | undefined {
-    return this.#database
-      .prepare<[number], { relation: string }>(
-        'SELECT relation FROM relay_sources WHERE epoch_id = ?',
-      )
-      .get(epochId)?.relation;
+    return this.#findSource.get(epochId)?.relation;
   }
 
   #run(write: { immediate: () => void }): void {

@@ -4,10 +4,11 @@ import { createServer, type Socket } from 'node:net';
 import { expect, test } from 'vitest';
 
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
-import { SystemClock } from '../../../common/runtime/clock.ts';
+import { type Cancel, SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
 import { eventually } from '../../support/eventually.ts';
+import { freePort } from '../../support/external-broker.ts';
 
 /** MQTT 3.1.1, 3.2: accepted, no session. */
 const connectAccepted = Uint8Array.of(0x20, 2, 0, 0);
@@ -74,3 +75,27 @@ test.each([
     await client.stop();
   },
 );
+
+/** Notes every delay that is asked for, and grants none. */
+class ImpatientClock extends SystemClock {
+  readonly delaysMs: number[] = [];
+
+  override after(delayMs: number, run: () => void): Cancel {
+    this.delaysMs.push(delayMs);
+    return super.after(0, run);
+  }
+}
+
+test('however long a broker was away, the next attempt to reach it is at most half a second ahead', async () => {
+  const clock = new ImpatientClock();
+  const random = new SystemRandom();
+  const client = new MqttClient(
+    { clock, random: { bytes: (count) => random.bytes(count), uniform: () => 1 }, log: silentLog },
+    { ...mqttClientDefaults, url: `mqtt://127.0.0.1:${await freePort()}` },
+  );
+  await client.start();
+  await eventually(() => clock.delaysMs.length > 10, { timeoutMs: 10_000 });
+  await client.stop();
+  expect(clock.delaysMs[0]).toBeLessThanOrEqual(50);
+  expect(Math.max(...clock.delaysMs)).toBe(500);
+});
