@@ -299,7 +299,9 @@ export class Consumer implements Service {
       if (this.#take(frame)) taken.push(frame);
     }
     if (request === undefined && taken.length > 0) this.#deps.relaying?.forward(taken);
-    if (request !== undefined) this.#requests.progressed(request, payload.length);
+    if (request === undefined) return;
+    const frameBytes = batch.frames.reduce((sum, bytes) => sum + bytes.length, 0);
+    this.#requests.progressed(request, frameBytes);
   }
 
   #refuseBytes(rule: string): void {

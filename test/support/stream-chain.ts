@@ -25,6 +25,7 @@ import type { Value } from '../../common/wire/value.ts';
 import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
+import { TcpProxy } from './tcp-proxy.ts';
 
 const entries = {
   collector: 'host-collector/main.ts',
@@ -36,6 +37,15 @@ export type ChainPart = keyof typeof entries;
 
 const relays = ['relay-1', 'relay-2'] as const;
 
+export interface ChainFaults {
+  /** Hops, named after who receives, that lead through a {@link TcpProxy}. */
+  readonly proxied?: readonly ChainPart[];
+  /** Keys of a part's configuration beside those that the chain needs. */
+  readonly configs?: Partial<Record<ChainPart, object>>;
+  /** Of a part's process, beside ours. */
+  readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
+}
+
 /**
  * A host collector with its embedded broker, intermediaries and a primary site's reader, as processes, behind one guest
  * channel. Every hop is a relation named after who receives, on a broker of who sends.
@@ -46,9 +56,12 @@ export class StreamChain implements AsyncDisposable {
   readonly #parts: readonly ChainPart[];
   readonly #isSecure: boolean;
   readonly #children = new Map<ChainPart, ChildProcess>();
+  readonly #faults: ChainFaults;
+  readonly #proxies = new Map<ChainPart, TcpProxy>();
 
   /** With `relayCount` intermediaries, 0 to 2; `isSecure`: each part is a site of its own, behind mutual TLS. */
-  constructor(directory: string, relayCount = 0, isSecure = false) {
+  constructor(directory: string, relayCount = 0, isSecure = false, faults: ChainFaults = {}) {
+    this.#faults = faults;
     this.#isSecure = isSecure;
     this.#directory = directory;
     this.#parts = ['collector', ...relays.slice(0, relayCount), 'reader'];
@@ -62,7 +75,7 @@ export class StreamChain implements AsyncDisposable {
         dataDirectory: join(this.#directory, part),
         controlSocket: this.#socket(part),
       };
-      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config }));
+      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config, ...this.#faults.configs?.[part] }));
       this.run(part);
     }
     await eventually(
@@ -75,7 +88,10 @@ export class StreamChain implements AsyncDisposable {
     const child = spawn(
       process.execPath,
       [compiledEntry(entries[part]), '--config', this.#config(part)],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: { ...process.env, ...this.#faults.environments?.[part] },
+      },
     );
     child.stderr.on('data', (chunk: Buffer) => {
       this.log.push(`${part} ${chunk.toString()}`);
@@ -88,6 +104,13 @@ export class StreamChain implements AsyncDisposable {
   async crash(part: ChainPart): Promise<void> {
     await this.kill(part);
     this.run(part);
+  }
+
+  /** The way to `part`, which was named in `proxied`. */
+  hop(part: ChainPart): TcpProxy {
+    const proxy = this.#proxies.get(part);
+    if (proxy === undefined) throw new Error(`the hop to ${part} leads through no proxy`);
+    return proxy;
   }
 
   /** kill -9; `run` starts it again. */
@@ -148,6 +171,7 @@ export class StreamChain implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const part of this.#parts.toReversed()) await this.#end(part, 'SIGKILL');
+    for (const proxy of this.#proxies.values()) await proxy[Symbol.asyncDispose]();
   }
 
   /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
@@ -159,7 +183,7 @@ export class StreamChain implements AsyncDisposable {
       const port = await freePort();
       const next = this.#parts[index + 1];
       const site = await this.#site(part, port, from?.part);
-      const dial = `${scheme}://127.0.0.1:${from?.port ?? 0}`;
+      const dial = `${scheme}://127.0.0.1:${await this.#portTowards(part, from?.port)}`;
       if (part === 'collector') {
         const broker = this.#isSecure ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
         configs.set(part, { ...site, ...broker, statusIntervalMs: 500, relations: [next] });
@@ -175,6 +199,13 @@ export class StreamChain implements AsyncDisposable {
       from = { part, port };
     }
     return configs;
+  }
+
+  async #portTowards(part: ChainPart, port: number | undefined): Promise<number> {
+    if (port === undefined || this.#faults.proxied?.includes(part) !== true) return port ?? 0;
+    const proxy = await TcpProxy.start(port);
+    this.#proxies.set(part, proxy);
+    return proxy.port;
   }
 
   /** The identity of a part, trusted by the part before it and trusting that. */
