@@ -110,13 +110,16 @@ describeUnless(fuseObstacle(), 'a chain on bad links, as processes', () => {
     await eventually(() => newestArrived(chain) >= first, timeout);
     const lagsMs: number[] = [];
     while (chain.values().length < backlog) {
+      await load.more(1);
       const newest = load.writer.acknowledged.at(-1) ?? 0;
       const beganMs = performance.now();
       await eventually(() => newestArrived(chain) >= newest, { timeoutMs: freshWithinMs });
       lagsMs.push(Math.round(performance.now() - beganMs));
     }
-    process.stderr.write(`64 kbit/s: fresh values in the catch-up within ${lagsMs.join(', ')} ms\n`);
-    expect(lagsMs.length).toBeGreaterThan(3);
+    process.stderr.write(
+      `64 kbit/s: fresh values in the catch-up within ${lagsMs.join(', ')} ms\n`,
+    );
+    expect(lagsMs.length).toBeGreaterThan(1);
     const { rows, arrived, ...wrong } = await load.settle(chain);
     expect(arrived).toEqual(rows);
     expect(wrong).toEqual(nothingWrong);
