@@ -12,6 +12,7 @@ import { makeDirectory } from '../common/runtime/make-directory.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
+import { crashSuspecting, setAsideFiles } from '../common/sqlite/set-aside.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
@@ -42,10 +43,12 @@ export function buildPrimarySite(
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? silentLog;
+  const storePath = join(config.dataDirectory, 'primary-site.db');
   const store = new PrimaryStore(
     { clock, log },
     {
-      path: join(config.dataDirectory, 'primary-site.db'),
+      path: storePath,
+      onCorrupt: crashSuspecting(storePath),
       seriesMax: config.seriesMax,
       keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
     },
@@ -68,6 +71,7 @@ export function buildPrimarySite(
       vms: store.vmStatuses(),
       integrity: store.integrity(),
       waitingFrames: store.waitingFrames(),
+      setAside: setAsideFiles(config.dataDirectory),
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),

@@ -9,7 +9,8 @@ import { createLog, type Log } from '../../common/runtime/log.ts';
 import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
-import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import { crashSuspecting, openSoundDatabase, setAsideFiles } from '../../common/sqlite/set-aside.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';
@@ -29,6 +30,7 @@ export interface RelayOverrides {
 
 /**
  * Composes a relay: opens its database, builds every part, starts nothing.
+ * A damaged database is set aside and healed from the neighbours.
  * @throws DatabaseError when the database can't be used.
  */
 export function buildRelay(
@@ -40,15 +42,16 @@ export function buildRelay(
   const log = overrides.log ?? createLog('relay', config.logLevel);
   const deps = { clock, random, log };
   makeDirectory(config.dataDirectory, 0o700);
-  const database = openDatabase(join(config.dataDirectory, 'relay.db'), {
-    synchronous: 'NORMAL',
-    walAutoCheckpointPages: 4_096,
-  });
-  migrateRelayLog(database);
+  const database = openSoundDatabase(
+    deps,
+    join(config.dataDirectory, 'relay.db'),
+    { synchronous: 'NORMAL', walAutoCheckpointPages: 4_096 },
+    migrateRelayLog,
+  );
   const { transports, ...links } = neighbours(config, deps);
   const { broker } = transports;
   const relay = new Relay(
-    { database, ...deps },
+    { database, ...deps, onCorrupt: crashSuspecting(database.name) },
     {
       retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
       consumer: consumerDefaults,
@@ -65,6 +68,7 @@ export function buildRelay(
     })),
     vms: relayedVms(relay.log, log),
     logBytes: relay.logBytes(),
+    setAside: setAsideFiles(config.dataDirectory),
     stages: relay.stages(),
   });
   const control = new ControlServer(

@@ -4,7 +4,7 @@ import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
-import type { Database } from '../../common/sqlite/database.ts';
+import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { ConsumerOptions, RelayHooks } from '../consumer/consumer-options.ts';
@@ -34,6 +34,8 @@ export interface RelayDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** The database is damaged: nothing can be stored any more. */
+  readonly onCorrupt: (cause: unknown) => void;
 }
 
 /**
@@ -102,7 +104,11 @@ export class Relay implements Service {
           {
             ...deps,
             transport,
-            streamLog: this.log,
+            streamLog: {
+              epochs: () => this.#endIfCorrupt(() => this.log.epochs()),
+              read: (...range) => this.#endIfCorrupt(() => this.log.read(...range)),
+              lostIn: (...range) => this.#endIfCorrupt(() => this.log.lostIn(...range)),
+            },
             cursors,
             allows,
             onStored: (relation, message) => {
@@ -200,7 +206,7 @@ export class Relay implements Service {
   }
 
   #prune(): boolean {
-    const { prunedFrames, lostFrames, more } = this.#retention.prune();
+    const { prunedFrames, lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
     if (prunedFrames > 0) {
       this.log.forget();
       this.#finals.forget();
@@ -209,8 +215,20 @@ export class Relay implements Service {
     return more;
   }
 
+  /** Damage that is met in use: the next start sets the file aside, so the process must not go on with it. */
+  #endIfCorrupt<Result>(use: () => Result): Result {
+    try {
+      return use();
+    } catch (cause) {
+      if (isDatabaseCorrupt(cause)) this.#deps.onCorrupt(cause);
+      throw cause;
+    }
+  }
+
   async #store(frames: readonly EncodedFrame[]): Promise<void> {
-    this.log.store(frames);
+    this.#endIfCorrupt(() => {
+      this.log.store(frames);
+    });
     for (const producer of this.#producers) {
       producer.committed(frames, (frame) => this.#forwarded.has(frame));
     }
