@@ -43,16 +43,7 @@ export function buildPrimarySite(
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? silentLog;
-  const storePath = join(config.dataDirectory, 'primary-site.db');
-  const store = new PrimaryStore(
-    { clock, log },
-    {
-      path: storePath,
-      onCorrupt: crashSuspecting(storePath),
-      seriesMax: config.seriesMax,
-      keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
-    },
-  );
+  const store = buildStore(config, { clock, log });
   const { relation } = config;
   const transports = transportsOf(config, { clock, random, log });
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
@@ -107,6 +98,19 @@ export function buildPrimarySite(
     ),
   ]);
   return { service, store, consumer };
+}
+
+function buildStore(
+  { dataDirectory, seriesMax, keysDirectory }: PrimarySiteConfig,
+  deps: { readonly clock: Clock; readonly log: Log },
+): PrimaryStore {
+  const path = join(dataDirectory, 'primary-site.db');
+  return new PrimaryStore(deps, {
+    path,
+    onCorrupt: crashSuspecting(path),
+    seriesMax,
+    keys: keysDirectory === undefined ? [] : readReaderKeys(keysDirectory),
+  });
 }
 
 /** The producer's broker, or ours that it dials. */

@@ -51,7 +51,8 @@ export interface NeighbourConnection {
 export const mqttClientDefaults = {
   keepaliveSeconds: 5,
   connectTimeoutMs: 5_000,
-  reconnect: reconnectPolicy,
+  /** A neighbour that is back has to catch up: one attempt a second is cheap for a few neighbours. */
+  reconnect: { ...reconnectPolicy, maxMs: 1_000 },
 } as const;
 
 interface Subscription {

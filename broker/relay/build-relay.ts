@@ -10,7 +10,11 @@ import { makeDirectory } from '../../common/runtime/make-directory.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import type { Database } from '../../common/sqlite/database.ts';
-import { crashSuspecting, openSoundDatabase, setAsideFiles } from '../../common/sqlite/set-aside.ts';
+import {
+  crashSuspecting,
+  openSoundDatabase,
+  setAsideFiles,
+} from '../../common/sqlite/set-aside.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';

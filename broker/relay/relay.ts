@@ -9,6 +9,7 @@ import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { ConsumerOptions, RelayHooks } from '../consumer/consumer-options.ts';
 import { Consumer } from '../consumer/consumer.ts';
+import type { FrameLog } from '../log/frame-log.ts';
 import { LogCursors } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
@@ -104,11 +105,7 @@ export class Relay implements Service {
           {
             ...deps,
             transport,
-            streamLog: {
-              epochs: () => this.#endIfCorrupt(() => this.log.epochs()),
-              read: (...range) => this.#endIfCorrupt(() => this.log.read(...range)),
-              lostIn: (...range) => this.#endIfCorrupt(() => this.log.lostIn(...range)),
-            },
+            streamLog: this.#readLog(),
             cursors,
             allows,
             onStored: (relation, message) => {
@@ -213,6 +210,15 @@ export class Relay implements Service {
     }
     if (lostFrames > 0) this.#deps.log.warn('log-frames-lost', { frameCount: lostFrames });
     return more;
+  }
+
+  /** The log for producers, whose reads may be the first to meet damage. */
+  #readLog(): FrameLog {
+    return {
+      epochs: () => this.#endIfCorrupt(() => this.log.epochs()),
+      read: (...range) => this.#endIfCorrupt(() => this.log.read(...range)),
+      lostIn: (...range) => this.#endIfCorrupt(() => this.log.lostIn(...range)),
+    };
   }
 
   /** Damage that is met in use: the next start sets the file aside, so the process must not go on with it. */

@@ -78,7 +78,9 @@ export class PrimaryStore implements Service, FrameSink {
       { clock: this.#clock, log: this.#log },
       this.#options.path,
       { synchronous: 'NORMAL', walAutoCheckpointPages: 4_096 },
-      (opened) => migrate(opened, primaryStoreMigrations),
+      (opened) => {
+        migrate(opened, primaryStoreMigrations);
+      },
     );
     const integrity = new IntegrityRecords(database);
     this.#open = {

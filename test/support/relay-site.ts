@@ -72,7 +72,13 @@ export class RelaySite implements AsyncDisposable {
       { ...embeddedBrokerDefaults, port: options.port },
     );
     this.relay = new Relay(
-      { database, clock: new SystemClock(), random: new SystemRandom(), log: silentLog, onCorrupt: () => {} },
+      {
+        database,
+        clock: new SystemClock(),
+        random: new SystemRandom(),
+        log: silentLog,
+        onCorrupt: () => {},
+      },
       {
         retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },
         consumer: quickConsumer,

@@ -75,7 +75,10 @@ export class StreamChain implements AsyncDisposable {
         dataDirectory: join(this.#directory, part),
         controlSocket: this.#socket(part),
       };
-      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config, ...this.#faults.configs?.[part] }));
+      writeFileSync(
+        this.#config(part),
+        JSON.stringify({ ...common, ...config, ...this.#faults.configs?.[part] }),
+      );
       this.run(part);
     }
     await eventually(

@@ -97,7 +97,9 @@ export class TcpProxy implements AsyncDisposable {
     const pair = new Pair(near, far, () => this.quality, this.#random);
     this.#pairs.add(pair);
     if (this.#swallowsNew) pair.swallow();
-    far.once('close', () => this.#pairs.delete(pair));
+    far.once('close', () => {
+      this.#pairs.delete(pair);
+    });
   }
 
   #endAll(): void {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import { openDatabase } from '../../../common/sqlite/database.ts';
 import { setAsideFiles } from '../../../common/sqlite/set-aside.ts';
 import { ChainLoad, chainDescriptor, nothingWrong } from '../../support/chain-load.ts';
 import { eventually } from '../../support/eventually.ts';
@@ -46,7 +47,10 @@ describeUnless(fuseObstacle(), 'damaged databases in a chain, as processes', () 
       const goal = load.writer.acknowledged.length;
       await eventually(() => chain.values().length >= goal, timeout);
       await chain.kill(part);
-      damage(join(chain.dataDirectory(part), databases[part]));
+      const path = join(chain.dataDirectory(part), databases[part]);
+      // Else all of it is in the WAL as well, whose pages have checksums: such damage does no harm.
+      openDatabase(path).close();
+      damage(path);
       chain.run(part);
     }
     await load.more(savesBetweenFaults);
@@ -101,6 +105,12 @@ describeUnless(
         const { rows, arrived, ...wrong } = await load.settle(chain);
         expect(arrived).toEqual(rows);
         expect(wrong).toEqual(nothingWrong);
+        // The fault was really met where frames are stored.
+        for (const part of ['relay-1', 'reader']) {
+          const met = (line: string): boolean =>
+            line.startsWith(part) && line.includes('frames-not-stored');
+          expect(chain.log.some(met)).toBe(true);
+        }
       });
     }
   },
