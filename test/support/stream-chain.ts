@@ -42,6 +42,8 @@ export interface ChainFaults {
   readonly proxied?: readonly ChainPart[];
   /** Keys of a part's configuration beside those that the chain needs. */
   readonly configs?: Partial<Record<ChainPart, object>>;
+  /** Whether a part that ends by itself is started again. */
+  readonly restarts?: boolean;
   /** Of a part's process, beside ours. */
   readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
 }
@@ -101,6 +103,10 @@ export class StreamChain implements AsyncDisposable {
       if (this.log.length > 1_000) this.log.shift();
     });
     this.#children.set(part, child);
+    child.once('exit', () => {
+      // Who dies by itself is started again, as by its service manager; `kill` forgets a child first.
+      if (this.#faults.restarts === true && this.#children.get(part) === child) this.run(part);
+    });
   }
 
   /** kill -9, and starts it again. */

@@ -78,6 +78,7 @@ describeUnless(
         const disks = { collector: collectorDisk, 'relay-1': relayDisk, reader: readerDisk };
         using directory = temporaryDirectory();
         await using chain = new StreamChain(directory.path, 1, false, {
+          restarts: true,
           configs: {
             collector: { dataDirectory: join(collectorDisk.path, 'data') },
             'relay-1': { dataDirectory: join(relayDisk.path, 'data') },
