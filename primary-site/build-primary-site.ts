@@ -15,6 +15,7 @@ import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import type { KeyStatement, VerifiedClaim } from '../common/signing/key-statement.ts';
 import { StatementVerifier } from '../common/signing/statement-verifier.ts';
 import { siteServicesOf } from '../common/site-control/site-services.ts';
+import { crashSuspecting, setAsideFiles } from '../common/sqlite/set-aside.ts';
 import { createReaderApi } from './api/reader-api.ts';
 import { JsonTopics } from './json-topics.ts';
 import type { PrimarySiteConfig } from './primary-site-config.ts';
@@ -47,11 +48,7 @@ export function buildPrimarySite(
   const random = overrides.random ?? new SystemRandom();
   const log = overrides.log ?? silentLog;
   const deps = { clock, random, log };
-  const store = new PrimaryStore(deps, {
-    path: join(config.dataDirectory, 'primary-site.db'),
-    seriesMax: config.seriesMax,
-    keys: config.keysDirectory === undefined ? [] : readReaderKeys(config.keysDirectory),
-  });
+  const store = buildStore(config, deps);
   const { relation } = config;
   const transports = transportsOf(config, deps);
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
@@ -76,6 +73,7 @@ export function buildPrimarySite(
       vms: store.vmStatuses(),
       integrity: store.integrity(),
       waitingFrames: store.waitingFrames(),
+      setAside: setAsideFiles(config.dataDirectory),
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
@@ -124,6 +122,19 @@ function retentionOf(
     name: 'store-retention',
     intervalMs: options.intervalMs,
     prune: () => retention.prune(),
+  });
+}
+
+function buildStore(
+  { dataDirectory, seriesMax, keysDirectory }: PrimarySiteConfig,
+  deps: { readonly clock: Clock; readonly log: Log },
+): PrimaryStore {
+  const path = join(dataDirectory, 'primary-site.db');
+  return new PrimaryStore(deps, {
+    path,
+    onCorrupt: crashSuspecting(path),
+    seriesMax,
+    keys: keysDirectory === undefined ? [] : readReaderKeys(keysDirectory),
   });
 }
 

@@ -14,7 +14,7 @@ export interface ConsumerOptions {
   readonly storedBy: StoredBy;
   /** Frames handed to the sink and not yet durable; beyond it frames are dropped and asked for later. */
   readonly storingBytesMax: number;
-  /** Bytes of back-fill under way for one query. */
+  /** Bytes of back-fill under way for one query at most; less on a slow link, so that live frames don't wait behind it. */
   readonly creditBytes: number;
   readonly queriesMax: number;
   /** Frames announced within a session are asked for only after this: they are probably on their way. */

@@ -319,7 +319,12 @@ export class Consumer implements Service {
       if (this.#take(frame)) taken.push(frame);
     }
     if (request === undefined && taken.length > 0) this.#deps.relaying?.forward(taken);
-    if (request !== undefined) this.#requests.progressed(request, payload.length);
+    if (request === undefined) return;
+    const frameBytes = batch.frames.reduce((sum, bytes) => sum + bytes.length, 0);
+    this.#requests.progressed(request, frameBytes);
+    // Otherwise credit goes back when they are stored; of what was here already nothing will be.
+    const hasRoom = this.#storing.bytes <= this.#options.storingBytesMax / 2;
+    if (taken.length === 0 && hasRoom) this.#requests.grantCredit();
   }
 
   #refuseBytes(rule: string): void {

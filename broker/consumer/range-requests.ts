@@ -2,6 +2,7 @@ import type { Clock } from '../../common/runtime/clock.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { controlMessageVersion, type UpstreamMessage } from '../../common/wire/control-message.ts';
 import { RangeSet } from '../range-set.ts';
+import { CreditWindow } from './credit-window.ts';
 import type { EpochState } from './epoch-state.ts';
 
 interface Request {
@@ -11,8 +12,10 @@ interface Request {
   readonly throughSeq: number;
   readonly missingBefore: number;
   progressedAtMs: number;
-  /** Arrived and not yet granted anew. */
-  owedBytes: number;
+  arrivedBytes: number;
+  grantedBytes: number;
+  /** When as many bytes have arrived as were granted then, it tells how long they took. */
+  mark: { readonly atMs: number; readonly throughBytes: number };
 }
 
 type RequestMessage = Extract<UpstreamMessage, { readonly kind: 'query' | 'credit' | 'cancel' }>;
@@ -26,7 +29,7 @@ export type UnaddressedMessage = RequestMessage extends infer Message
 const requestIdBytes = 6;
 const fruitlessDelayMs = 100;
 const fruitlessDelayMsMax = 10_000;
-/** Credit goes back once this part of it has arrived. */
+/** Credit goes back once this part of the window is free. */
 const creditGrantRatio = 0.25;
 
 /** The queries that a consumer has under way: at most `queriesMax`, never two for the same frames of an epoch. */
@@ -40,6 +43,7 @@ export class RangeRequests {
   };
   readonly #send: (message: UnaddressedMessage) => void;
   readonly #requests = new Map<string, Request>();
+  readonly #window: CreditWindow;
 
   constructor(
     deps: { readonly clock: Clock; readonly random: Random },
@@ -54,6 +58,7 @@ export class RangeRequests {
     this.#random = deps.random;
     this.#options = options;
     this.#send = send;
+    this.#window = new CreditWindow(options.creditBytes);
   }
 
   /** Asks for what the epoch lacks and nobody is asked for yet. */
@@ -77,22 +82,26 @@ export class RangeRequests {
   progressed(requestId: string, bytes: number): void {
     const request = this.#requests.get(requestId);
     if (request === undefined) return;
-    request.progressedAtMs = this.#clock.monotonicMs();
-    request.owedBytes += bytes;
+    const nowMs = this.#clock.monotonicMs();
+    request.progressedAtMs = nowMs;
+    request.arrivedBytes += bytes;
+    if (request.arrivedBytes < request.mark.throughBytes) return;
+    this.#window.arrived(nowMs - request.mark.atMs);
+    request.mark = { atMs: nowMs, throughBytes: Number.POSITIVE_INFINITY };
   }
 
   /** Lets the producers go on; called when the store has taken what arrived. */
   grantCredit(): void {
-    const bytesMin = this.#options.creditBytes * creditGrantRatio;
     for (const request of this.#requests.values()) {
-      if (request.owedBytes < bytesMin) continue;
-      this.#send({
-        v: controlMessageVersion,
-        kind: 'credit',
-        request: request.id,
-        bytes: request.owedBytes,
-      });
-      request.owedBytes = 0;
+      const underWayBytes = request.grantedBytes - request.arrivedBytes;
+      const bytes = Math.floor(this.#window.bytes - underWayBytes);
+      if (bytes < this.#window.bytes * creditGrantRatio) continue;
+      request.grantedBytes += bytes;
+      if (request.mark.throughBytes === Number.POSITIVE_INFINITY) {
+        const atMs = this.#clock.monotonicMs();
+        request.mark = { atMs, throughBytes: request.grantedBytes };
+      }
+      this.#send({ v: controlMessageVersion, kind: 'credit', request: request.id, bytes });
     }
   }
 
@@ -117,18 +126,23 @@ export class RangeRequests {
 
   clear(): void {
     this.#requests.clear();
+    this.#window.reset();
   }
 
   #ask(state: EpochState, fromSeq: number, throughSeq: number): void {
     const id = Buffer.from(this.#random.bytes(requestIdBytes)).toString('hex');
+    const nowMs = this.#clock.monotonicMs();
+    const creditBytes = Math.floor(this.#window.bytes);
     this.#requests.set(id, {
       id,
       state,
       fromSeq,
       throughSeq,
       missingBefore: throughSeq - fromSeq + 1,
-      progressedAtMs: this.#clock.monotonicMs(),
-      owedBytes: 0,
+      progressedAtMs: nowMs,
+      arrivedBytes: 0,
+      grantedBytes: creditBytes,
+      mark: { atMs: nowMs, throughBytes: creditBytes },
     });
     const { stream, epoch } = state;
     this.#send({
@@ -138,7 +152,7 @@ export class RangeRequests {
       stream,
       epoch,
       range: { fromSeq, throughSeq },
-      creditBytes: this.#options.creditBytes,
+      creditBytes,
     });
   }
 

@@ -20,6 +20,8 @@ export interface PruneResult {
 /** How far below the bound a pass goes, so that it is not needed again at once. */
 const targetRatio = 0.9;
 const scanFramesMax = 1_024;
+/** Frames of one VM that go before it is looked again whose share is largest. */
+const framesPerTurnMax = 64;
 /** A pass removes this many frames at most, so that the log's owner is not held up. */
 const framesPerPassMax = 4 * scanFramesMax;
 /** Empty epochs that are kept for each stream, so that a late reader learns what it missed. */
@@ -38,7 +40,8 @@ interface Candidate {
  *
  *   1. what every subscriber's final reader has stored
  *   2. what every subscriber itself (the next hop) has stored
- *   3. the oldest, with a durable `lost` record for each range: never silence
+ *   3. with a durable `lost` record for each range, never in silence: what is too old; then the oldest of the VM that
+ *      has most in the log, so that one VM's flood pushes out no frame of another
  *
  * Without subscribers nothing counts as stored; what the final reader has counts for the next hop too. Frames of an epoch go
  * from its beginning only.
@@ -50,6 +53,8 @@ export class LogRetention {
   readonly #options: LogRetentionOptions;
   readonly #oldestOfAll: Statement<[], Candidate>;
   readonly #oldestOfEpoch: Statement<[number, number], Candidate>;
+  readonly #oldestEpochOf: Statement<[string], { epoch_id: number }>;
+  readonly #oldestToPrune: Statement<[number], Candidate>;
   readonly #delete: Statement<[number]>;
   readonly #shrink: Statement<[number, number]>;
 
@@ -68,6 +73,15 @@ export class LogRetention {
     this.#oldestOfEpoch = deps.database.prepare(
       `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ? AND seq <= ?
        ORDER BY seq LIMIT ${scanFramesMax}`,
+    );
+    this.#oldestEpochOf = deps.database.prepare(
+      `SELECT epoch_id, (SELECT frame_id FROM stream_log_frames AS frame
+                         WHERE frame.epoch_id = epoch.epoch_id ORDER BY seq LIMIT 1) AS first
+       FROM stream_log_epochs AS epoch WHERE vm = ? AND bytes > 0 AND first IS NOT NULL
+       ORDER BY first LIMIT 1`,
+    );
+    this.#oldestToPrune = deps.database.prepare(
+      `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ? ORDER BY seq LIMIT ${framesPerTurnMax}`,
     );
     this.#delete = deps.database.prepare('DELETE FROM stream_log_frames WHERE frame_id = ?');
     this.#shrink = deps.database.prepare(
@@ -97,7 +111,8 @@ export class LogRetention {
       }
     }
     // What is stored and has to go has gone by now, or the pass has done enough.
-    this.#sweep(pass, true, () => this.#oldestOfAll.all());
+    this.#sweep(pass, true, () => this.#oldestOfAll.all(), 'too-old');
+    this.#sweepLargest(pass);
     this.#dropEmptyEpochs();
     return {
       prunedFrames: pass.prunedFrames,
@@ -107,15 +122,46 @@ export class LogRetention {
   }
 
   /** Removes what `oldest` gives, again and again, until a frame may stay or there is none. */
-  #sweep(pass: Pass, isLoss: boolean, oldest: () => readonly Candidate[]): void {
+  #sweep(
+    pass: Pass,
+    isLoss: boolean,
+    oldest: () => readonly Candidate[],
+    what: 'too-old' | 'all' = 'all',
+  ): void {
     for (;;) {
       const frames = oldest();
       for (const frame of frames) {
-        if (pass.isFull || !pass.wants(frame)) return;
+        if (pass.isFull) return;
+        if (!pass.isTooOld(frame) && (what === 'too-old' || !pass.isTooMuch)) return;
         this.#remove(pass, frame, isLoss);
       }
       if (frames.length < scanFramesMax) return;
     }
+  }
+
+  /** Each VM keeps at least its equal share of the bound: whoever has most loses its oldest first. */
+  #sweepLargest(pass: Pass): void {
+    if (!pass.isTooMuch) return;
+    const shares = this.#bytesByVm();
+    while (pass.isTooMuch && !pass.isFull) {
+      const vm = largestOf(shares);
+      const epoch = vm === undefined ? undefined : this.#oldestEpochOf.get(vm);
+      if (vm === undefined || epoch === undefined) return;
+      for (const frame of this.#oldestToPrune.all(epoch.epoch_id)) {
+        if (pass.isFull || !pass.isTooMuch) return;
+        this.#remove(pass, frame, true);
+        shares.set(vm, (shares.get(vm) ?? 0) - frame.size_bytes);
+      }
+    }
+  }
+
+  #bytesByVm(): Map<string, number> {
+    const rows = this.#database
+      .prepare<[], { vm: string; bytes: number }>(
+        'SELECT vm, total(bytes) AS bytes FROM stream_log_epochs WHERE bytes > 0 GROUP BY vm',
+      )
+      .all();
+    return new Map(rows.map(({ vm, bytes }) => [vm, bytes]));
   }
 
   #remove(pass: Pass, frame: Candidate, isLoss: boolean): void {
@@ -172,12 +218,16 @@ class Pass {
   }
 
   /** Frames come in the order of their arrival, so the first that is neither too old nor too much ends a sweep. */
-  wants(frame: Candidate): boolean {
-    return this.#isTooMuch || frame.produced_at_us < this.#oldestUs;
+  isTooOld(frame: Candidate): boolean {
+    return frame.produced_at_us < this.#oldestUs;
+  }
+
+  get isTooMuch(): boolean {
+    return this.#bytes > this.#targetBytes;
   }
 
   reasonFor(frame: Candidate): string {
-    return frame.produced_at_us < this.#oldestUs
+    return this.isTooOld(frame)
       ? 'older than the log’s age bound and not stored by every subscriber'
       : 'the log’s size bound was reached before every subscriber had stored it';
   }
@@ -187,8 +237,15 @@ class Pass {
     this.prunedFrames += 1;
     if (isLoss) this.lostFrames += 1;
   }
+}
 
-  get #isTooMuch(): boolean {
-    return this.#bytes > this.#targetBytes;
+function largestOf(shares: ReadonlyMap<string, number>): string | undefined {
+  let largest: string | undefined;
+  let most = 0;
+  for (const [vm, bytes] of shares) {
+    if (bytes <= most) continue;
+    largest = vm;
+    most = bytes;
   }
+  return largest;
 }

@@ -11,7 +11,12 @@ import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import { siteServicesOf, type SiteServices } from '../../common/site-control/site-services.ts';
 import { serveSubscriptions } from '../../common/site-control/subscription-endpoint.ts';
-import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import type { Database } from '../../common/sqlite/database.ts';
+import {
+  crashSuspecting,
+  openSoundDatabase,
+  setAsideFiles,
+} from '../../common/sqlite/set-aside.ts';
 import type { StreamId } from '../../common/wire/frame.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
@@ -34,6 +39,7 @@ export interface RelayOverrides {
 
 /**
  * Composes a relay: opens its database, builds every part, starts nothing.
+ * A damaged database is set aside and healed from the neighbours.
  * @throws DatabaseError when the database can't be used.
  */
 export function buildRelay(
@@ -45,16 +51,22 @@ export function buildRelay(
   const log = overrides.log ?? createLog('relay', config.logLevel);
   const deps = { clock, random, log };
   makeDirectory(config.dataDirectory, 0o700);
-  const database = openDatabase(join(config.dataDirectory, 'relay.db'), {
-    synchronous: 'NORMAL',
-    walAutoCheckpointPages: 4_096,
-  });
-  migrateRelayLog(database);
+  const database = openSoundDatabase(
+    deps,
+    join(config.dataDirectory, 'relay.db'),
+    { synchronous: 'NORMAL', walAutoCheckpointPages: 4_096 },
+    migrateRelayLog,
+  );
   const subscriptions = subscriptionsOf(config, database);
   const { transports, ...links } = neighbours(config, deps, subscriptions);
   const { broker, trust } = transports;
   const relay = new Relay(
-    { database, ...deps, ...(trust === undefined ? {} : { trust }) },
+    {
+      database,
+      ...deps,
+      onCorrupt: crashSuspecting(database.name),
+      ...(trust === undefined ? {} : { trust }),
+    },
     {
       retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
       consumer: consumerDefaults,
@@ -73,6 +85,7 @@ export function buildRelay(
     vms: relayedVms(relay.log, log),
     logBytes: relay.logBytes(),
     control: site?.services.server?.url ?? null,
+    setAside: setAsideFiles(config.dataDirectory),
     stages: {
       ...relay.stages(),
       ...(site?.services.server === undefined
@@ -83,10 +96,7 @@ export function buildRelay(
   const control = new ControlServer(
     new Hono().get(relayPaths.status, (context) => context.json(status())),
     deps,
-    {
-      name: 'relay',
-      socketPath: config.controlSocket ?? join(config.dataDirectory, 'control.sock'),
-    },
+    { name: 'relay', socketPath: relaySocketPath(config) },
   );
   const closing = databaseService(database);
   return {
@@ -203,6 +213,11 @@ function addressOf(
 ): string | null {
   if (broker?.isConnected !== true) return null;
   return siteDirectory === undefined ? broker.url : broker.neighbourUrl;
+}
+
+/** Where a relay with this configuration answers. */
+function relaySocketPath(config: RelayConfig): string {
+  return config.controlSocket ?? join(config.dataDirectory, 'control.sock');
 }
 
 /** Closes the database after everything that uses it. */

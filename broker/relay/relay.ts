@@ -7,11 +7,12 @@ import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import { StatementSigner } from '../../common/signing/statement-signer.ts';
 import { StatementVerifier } from '../../common/signing/statement-verifier.ts';
-import type { Database } from '../../common/sqlite/database.ts';
+import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { ConsumerOptions, RelayHooks } from '../consumer/consumer-options.ts';
 import { Consumer } from '../consumer/consumer.ts';
+import type { FrameLog } from '../log/frame-log.ts';
 import { LogCursors } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
@@ -45,6 +46,8 @@ export interface RelayDeps {
   readonly log: Log;
   /** Whom we trust, and what we sign with; absent: key statements are neither taken nor made. */
   readonly trust?: TlsIdentity & SigningIdentity;
+  /** The database is damaged: nothing can be stored any more. */
+  readonly onCorrupt: (cause: unknown) => void;
 }
 
 /**
@@ -118,7 +121,7 @@ export class Relay implements Service {
           {
             ...deps,
             transport,
-            streamLog: this.log,
+            streamLog: this.#readLog(),
             cursors,
             allows,
             ...statements,
@@ -234,7 +237,7 @@ export class Relay implements Service {
   }
 
   #prune(): boolean {
-    const { prunedFrames, lostFrames, more } = this.#retention.prune();
+    const { prunedFrames, lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
     if (prunedFrames > 0) {
       this.log.forget();
       this.#finals.forget();
@@ -243,8 +246,29 @@ export class Relay implements Service {
     return more;
   }
 
+  /** The log for producers, whose reads may be the first to meet damage. */
+  #readLog(): FrameLog {
+    return {
+      epochs: () => this.#endIfCorrupt(() => this.log.epochs()),
+      read: (...range) => this.#endIfCorrupt(() => this.log.read(...range)),
+      lostIn: (...range) => this.#endIfCorrupt(() => this.log.lostIn(...range)),
+    };
+  }
+
+  /** Damage that is met in use: the next start sets the file aside, so the process must not go on with it. */
+  #endIfCorrupt<Result>(use: () => Result): Result {
+    try {
+      return use();
+    } catch (cause) {
+      if (isDatabaseCorrupt(cause)) this.#deps.onCorrupt(cause);
+      throw cause;
+    }
+  }
+
   async #store(frames: readonly EncodedFrame[]): Promise<void> {
-    this.log.store(frames);
+    this.#endIfCorrupt(() => {
+      this.log.store(frames);
+    });
     for (const producer of this.#producers) {
       producer.committed(frames, (frame) => this.#forwarded.has(frame));
     }

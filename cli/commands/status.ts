@@ -153,6 +153,9 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
         `${reader.waitingFrames} sealed frames wait for a key that the reader has not: see keysDirectory`,
       );
     }
+    for (const name of reader.setAside) {
+      problems.push(`a damaged database of the reader was replaced, and kept as ${name}`);
+    }
     if (!reader.isLive) problems.push('the reader is not connected to its producer');
   }
   return { up: up instanceof ControlError ? null : up, vms, streams, stages, integrity, problems };

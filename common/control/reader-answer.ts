@@ -102,4 +102,6 @@ export const readerStatusSchema = stageStatusSchema.extend({
   integrity: z.array(integrityRecordSchema).default([]),
   /** Frames that are stored and wait for the key that opens them. */
   waitingFrames: countSchema.default(0),
+  /** Damaged databases that were replaced; they stay in the data directory until someone removes them. */
+  setAside: z.array(z.string()).default([]),
 });

@@ -35,6 +35,8 @@ export const relayStatusSchema = stageStatusSchema.extend({
   vms: z.array(relayedVmSchema),
   /** Frames in the log. */
   logBytes: z.number().nonnegative(),
+  /** Damaged databases that were replaced; they stay in the data directory until someone removes them. */
+  setAside: z.array(z.string()).default([]),
 });
 export type RelayStatus = z.output<typeof relayStatusSchema>;
 

@@ -67,10 +67,8 @@ export function openDatabase(path: string, options: OpenDatabaseOptions = {}): D
     return database;
   } catch (cause) {
     database?.close();
-    const code = systemErrorCode(cause);
-    const isCorrupt = code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
     throw new DatabaseError(
-      isCorrupt ? 'database-corrupt' : 'database-open',
+      isDatabaseCorrupt(cause) ? 'database-corrupt' : 'database-open',
       `cannot open database ${path}: ${cause instanceof Error ? cause.message : String(cause)}`,
       { cause },
     );
@@ -98,6 +96,13 @@ export function isBusy(error: unknown): boolean {
 /** True when the disk has no room or the size bound (`max_page_count`) is reached. */
 export function isDatabaseFull(error: unknown): boolean {
   return systemErrorCode(error) === 'SQLITE_FULL';
+}
+
+/** True when the file is damaged, or is no database at all. */
+export function isDatabaseCorrupt(error: unknown): boolean {
+  if (error instanceof DatabaseError) return error.code === 'database-corrupt';
+  const code = systemErrorCode(error);
+  return code === 'SQLITE_NOTADB' || code?.startsWith('SQLITE_CORRUPT') === true;
 }
 
 /** `name` as a quoted SQL identifier; any UTF-8 text without NUL is a valid name. */

@@ -23,6 +23,7 @@ export interface ReaderApiDeps {
     readonly integrity?: readonly IntegrityRecord[];
     /** Frames that are here and wait for a key. */
     readonly waitingFrames?: number;
+    readonly setAside?: readonly string[];
     readonly stages: Readonly<Record<string, StageCounts>>;
   };
 }

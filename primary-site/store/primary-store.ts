@@ -5,8 +5,9 @@ import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import type { RecipientKey } from '../../common/sealing/recipients.ts';
 import type { KeyStatement, VerifiedClaim } from '../../common/signing/key-statement.ts';
-import { openDatabase, type Database } from '../../common/sqlite/database.ts';
+import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
 import { migrate } from '../../common/sqlite/migrate.ts';
+import { openSoundDatabase } from '../../common/sqlite/set-aside.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import { decodeFrame, decodeFrameHeader, type SealedBody } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
@@ -27,6 +28,8 @@ export interface PrimaryStoreOptions {
   readonly seriesMax: number;
   /** Private keys that open sealed frames and files; default: none. */
   readonly keys?: readonly RecipientKey[];
+  /** The file is damaged: nothing can be stored any more. */
+  readonly onCorrupt?: (cause: unknown) => void;
 }
 
 /** Frames that waited for a key, opened in one transaction. */
@@ -71,11 +74,14 @@ export class PrimaryStore implements Service, FrameSink {
 
   /** @throws DatabaseError when the file can't be used. */
   start(): Promise<void> {
-    const database = openDatabase(this.#options.path, {
-      synchronous: 'NORMAL',
-      walAutoCheckpointPages: 4_096,
-    });
-    migrate(database, primaryStoreMigrations);
+    const database = openSoundDatabase(
+      { clock: this.#clock, log: this.#log },
+      this.#options.path,
+      { synchronous: 'NORMAL', walAutoCheckpointPages: 4_096 },
+      (opened) => {
+        migrate(opened, primaryStoreMigrations);
+      },
+    );
     const integrity = new IntegrityRecords(database);
     this.#open = {
       database,
@@ -219,6 +225,7 @@ export class PrimaryStore implements Service, FrameSink {
       epochs.ranges.forget();
       writer.forget();
       sealed.forget();
+      if (isDatabaseCorrupt(cause)) this.#options.onCorrupt?.(cause);
       throw cause;
     }
     for (const listener of this.#listeners) listener();

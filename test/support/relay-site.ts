@@ -85,6 +85,7 @@ export class RelaySite implements AsyncDisposable {
         random: new SystemRandom(),
         log: silentLog,
         ...(options.trust === undefined ? {} : { trust: options.trust }),
+        onCorrupt: () => {},
       },
       {
         retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },

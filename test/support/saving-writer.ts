@@ -1,16 +1,19 @@
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 
-/** Saves numbers as fast as it can, until it is stopped; a save that fails is no acknowledged one. */
+/** Saves numbers as fast as it can, or one every `pauseMs`, until it is stopped; a save that fails is no acknowledged one. */
 export class SavingWriter {
   readonly acknowledged: number[] = [];
   readonly #path: string;
   readonly #first: number;
+  readonly #pauseMs: number;
   #isStopped = false;
   #running: Promise<void> = Promise.resolve();
 
-  constructor(path: string, first: number) {
+  constructor(path: string, first: number, pauseMs = 0) {
     this.#path = path;
     this.#first = first;
+    this.#pauseMs = pauseMs;
   }
 
   start(): void {
@@ -30,6 +33,7 @@ export class SavingWriter {
       } catch {
         // The agent died under this save: the application would try the next one.
       }
+      if (this.#pauseMs > 0) await delay(this.#pauseMs);
     }
   }
 }

@@ -34,6 +34,7 @@ import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { readReaderKeys } from '../../primary-site/sealing/reader-keys.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
+import { TcpProxy } from './tcp-proxy.ts';
 
 const entries = {
   collector: 'host-collector/main.ts',
@@ -44,6 +45,17 @@ const entries = {
 export type ChainPart = keyof typeof entries;
 
 const relays = ['relay-1', 'relay-2'] as const;
+
+export interface ChainFaults {
+  /** Hops, named after who receives, that lead through a {@link TcpProxy}. */
+  readonly proxied?: readonly ChainPart[];
+  /** Keys of a part's configuration beside those that the chain needs. */
+  readonly configs?: Partial<Record<ChainPart, object>>;
+  /** Whether a part that ends by itself is started again. */
+  readonly restarts?: boolean;
+  /** Of a part's process, beside ours. */
+  readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
+}
 
 /**
  * A host collector with its embedded broker, intermediaries and a primary site's reader, as processes, behind one guest
@@ -56,12 +68,15 @@ export class StreamChain implements AsyncDisposable {
   readonly #isSecure: boolean;
   #readerKeyPem = '';
   readonly #children = new Map<ChainPart, ChildProcess>();
+  readonly #faults: ChainFaults;
+  readonly #proxies = new Map<ChainPart, TcpProxy>();
 
   /**
    * With `relayCount` intermediaries, 0 to 2; `isSecure`: each part is a site of its own, behind mutual TLS, all frames
    * are signed, and data is sealed for the reader.
    */
-  constructor(directory: string, relayCount = 0, isSecure = false) {
+  constructor(directory: string, relayCount = 0, isSecure = false, faults: ChainFaults = {}) {
+    this.#faults = faults;
     this.#isSecure = isSecure;
     this.#directory = directory;
     this.#parts = ['collector', ...relays.slice(0, relayCount), 'reader'];
@@ -75,7 +90,10 @@ export class StreamChain implements AsyncDisposable {
         dataDirectory: join(this.#directory, part),
         controlSocket: this.#socket(part),
       };
-      writeFileSync(this.#config(part), JSON.stringify({ ...common, ...config }));
+      writeFileSync(
+        this.#config(part),
+        JSON.stringify({ ...common, ...config, ...this.#faults.configs?.[part] }),
+      );
       this.run(part);
     }
     const seal = this.#isSecure ? { primarySitePublicKey: this.#readerKeyPem } : {};
@@ -90,7 +108,10 @@ export class StreamChain implements AsyncDisposable {
     const child = spawn(
       process.execPath,
       [compiledEntry(entries[part]), '--config', this.#config(part)],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, ...this.#faults.environments?.[part] },
+      },
     );
     for (const output of [child.stdout, child.stderr]) {
       output.on('data', (chunk: Buffer) => {
@@ -99,12 +120,23 @@ export class StreamChain implements AsyncDisposable {
       });
     }
     this.#children.set(part, child);
+    child.once('exit', () => {
+      // Who dies by itself is started again, as by its service manager; `kill` forgets a child first.
+      if (this.#faults.restarts === true && this.#children.get(part) === child) this.run(part);
+    });
   }
 
   /** kill -9, and starts it again. */
   async crash(part: ChainPart): Promise<void> {
     await this.kill(part);
     this.run(part);
+  }
+
+  /** The way to `part`, which was named in `proxied`. */
+  hop(part: ChainPart): TcpProxy {
+    const proxy = this.#proxies.get(part);
+    if (proxy === undefined) throw new Error(`the hop to ${part} leads through no proxy`);
+    return proxy;
   }
 
   /** kill -9; `run` starts it again. */
@@ -188,6 +220,7 @@ export class StreamChain implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const part of this.#parts.toReversed()) await this.#end(part, 'SIGKILL');
+    for (const proxy of this.#proxies.values()) await proxy[Symbol.asyncDispose]();
   }
 
   #atReader<Result>(read: (database: Database) => Result): Result {
@@ -210,7 +243,7 @@ export class StreamChain implements AsyncDisposable {
       const port = await freePort();
       const next = this.#parts[index + 1];
       const site = await this.#site(part, port, from?.part);
-      const dial = `${scheme}://127.0.0.1:${from?.port ?? 0}`;
+      const dial = `${scheme}://127.0.0.1:${await this.#portTowards(part, from?.port)}`;
       if (part === 'collector') {
         const broker = this.#isSecure ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
         configs.set(part, { ...site, ...broker, statusIntervalMs: 500, relations: [next] });
@@ -227,6 +260,13 @@ export class StreamChain implements AsyncDisposable {
       from = { part, port };
     }
     return configs;
+  }
+
+  async #portTowards(part: ChainPart, port: number | undefined): Promise<number> {
+    if (port === undefined || this.#faults.proxied?.includes(part) !== true) return port ?? 0;
+    const proxy = await TcpProxy.start(port);
+    this.#proxies.set(part, proxy);
+    return proxy.port;
   }
 
   /** The identity of a part, trusted by the part before it and trusting that. */

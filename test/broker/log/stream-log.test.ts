@@ -220,6 +220,30 @@ describe('LogRetention', () => {
     expect(lostFrames).toBe(20_000 - storedCount(unstored));
   });
 
+  test('one VM’s flood pushes out no frame of another that nobody has stored', () => {
+    const other = dataStream('quiet');
+    const quiet = commit(() => {
+      const { epoch } = log.openEpoch(other, opening);
+      for (let index = 1; index < 20; index += 1) log.append(other, []);
+      return epoch;
+    });
+    const flood = openAndAppend(2_000);
+    cursors.add('primary');
+    const bytesMax = Math.round(
+      new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax: 1e9 }).logBytes() / 10,
+    );
+    const retention = new LogRetention({ database, clock, cursors }, { ageMaxMs, bytesMax });
+    expect(retention.prune().lostFrames).toBeGreaterThan(1_500);
+    expect(retention.logBytes()).toBeLessThanOrEqual(bytesMax);
+    expect(log.read(other, quiet, { fromSeq: 1, throughSeq: 20 }, 1e9)).toHaveLength(20);
+    // Of the flood the oldest went, in one range.
+    const kept = storedSeqs(flood);
+    expect(log.lostIn(stream, flood, { fromSeq: 1, throughSeq: 2_000 })).toEqual([
+      { fromSeq: 1, throughSeq: (kept[0] ?? 0) - 1, reason: expect.stringContaining('size bound') },
+    ]);
+    expect(kept.at(-1)).toBe(2_000);
+  });
+
   test('what the final reader has, the next hop has: no loss where each subscriber says one of both', () => {
     const epoch = openAndAppend(10);
     for (const [subscriber, storedBy] of [

@@ -1,28 +1,16 @@
 import { mkdirSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 
 import { expect, test } from 'vitest';
 
+import { ChainLoad, chainDescriptor, nothingWrong } from '../../support/chain-load.ts';
 import { eventually } from '../../support/eventually.ts';
 import { mountAgent, type MountedAgent } from '../../support/mounted-agent.ts';
 import { describeUnless, fuseObstacle } from '../../support/requirements.ts';
-import { SavingWriter } from '../../support/saving-writer.ts';
 import { StreamChain, type ChainPart } from '../../support/stream-chain.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const timeout = { timeoutMs: 40_000 };
 const savesBetweenFaults = 150;
-const nothingWrong = { acknowledgedWithoutRow: [], missingFrames: 0 };
-
-function descriptor(agent: MountedAgent): object {
-  return {
-    apiVersion: 'isobar/v1',
-    kind: 'VirtualMachine',
-    id: 'vm1',
-    guest: { channel: `unix:${join(dirname(agent.mountPath), 'channel.sock')}` },
-    monitoring: { specifiers: [{ id: 'kpi', dataPoints: 'kpi/**' }] },
-  };
-}
 
 async function startChain(
   agent: MountedAgent,
@@ -30,49 +18,8 @@ async function startChain(
   isSecure = false,
 ): Promise<StreamChain> {
   const chain = new StreamChain(directory, 2, isSecure);
-  await chain.start(descriptor(agent));
+  await chain.start(chainDescriptor(agent));
   return chain;
-}
-
-/** One writer under load; `more` resolves after that many further saves. */
-class Load implements AsyncDisposable {
-  readonly writer: SavingWriter;
-  readonly #agent: MountedAgent;
-
-  constructor(agent: MountedAgent) {
-    this.#agent = agent;
-    this.writer = new SavingWriter(join(agent.mountPath, 'unencrypted', 'load'), 1);
-    this.writer.start();
-  }
-
-  async more(count: number): Promise<void> {
-    const goal = this.writer.acknowledged.length + count;
-    await eventually(() => this.writer.acknowledged.length >= goal, timeout);
-  }
-
-  /** Ends the load, and waits until the reader has as many values as the guest has rows. */
-  async settle(chain: StreamChain): Promise<{
-    readonly rows: readonly number[];
-    readonly arrived: readonly number[];
-    readonly acknowledgedWithoutRow: readonly number[];
-    readonly missingFrames: number;
-  }> {
-    await this.writer.stop();
-    const rows = this.#agent.rows('load').map(({ column1 }) => Number(column1));
-    const kept = new Set(rows);
-    await eventually(() => chain.values().length >= rows.length, timeout);
-    const epochs = (await chain.vms())[0]?.epochs ?? [];
-    return {
-      rows,
-      arrived: chain.values().map(Number),
-      acknowledgedWithoutRow: this.writer.acknowledged.filter((value) => !kept.has(value)),
-      missingFrames: epochs.reduce((sum, epoch) => sum + epoch.missingFrames + epoch.lostFrames, 0),
-    };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.writer.stop();
-  }
 }
 
 describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', () => {
@@ -80,7 +27,7 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     await using agent = await mountAgent({ synchronous: 'NORMAL' });
     using directory = temporaryDirectory();
     await using chain = await startChain(agent, directory.path);
-    await using load = new Load(agent);
+    await using load = new ChainLoad(agent);
     const crash = (part: 'agent' | ChainPart): Promise<void> =>
       part === 'agent' ? agent.kill() : chain.crash(part);
     const rounds = [
@@ -105,7 +52,7 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     await using agent = await mountAgent({ synchronous: 'NORMAL' });
     using directory = temporaryDirectory();
     await using chain = await startChain(agent, directory.path);
-    await using load = new Load(agent);
+    await using load = new ChainLoad(agent);
     await load.more(savesBetweenFaults);
     await chain.kill('relay-2');
     await load.more(savesBetweenFaults);
@@ -122,7 +69,7 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     await using agent = await mountAgent({ synchronous: 'NORMAL' });
     using directory = temporaryDirectory();
     await using chain = await startChain(agent, directory.path, true);
-    await using load = new Load(agent);
+    await using load = new ChainLoad(agent);
     const rounds = [
       ['relay-1', 'relay-2'],
       ['collector', 'relay-2'],
@@ -144,7 +91,7 @@ describeUnless(fuseObstacle(), 'a chain of two intermediaries, as processes', ()
     await using agent = await mountAgent({ synchronous: 'NORMAL' });
     using directory = temporaryDirectory();
     await using chain = await startChain(agent, directory.path);
-    await using load = new Load(agent);
+    await using load = new ChainLoad(agent);
     await load.more(savesBetweenFaults);
     await chain.kill('relay-1');
     rmSync(chain.dataDirectory('relay-1'), { recursive: true });
