@@ -259,7 +259,9 @@ export class BenchChain implements AsyncDisposable {
     const url = `${tls ? 'mqtts' : 'mqtt'}://127.0.0.1:${dialled}`;
     if (node === primaryName) {
       const keys = seals ? { keysDirectory: join(this.#directory, 'keys') } : {};
-      return { mqttUrl: url, relation: node, jsonTopics: false, ...keys };
+      // A made-up source signs nothing.
+      const signatures = signs && streamCount === undefined ? 'required' : 'off';
+      return { mqttUrl: url, relation: node, jsonTopics: false, signatures, ...keys };
     }
     if (node !== sourceName) {
       const relations = [
@@ -270,8 +272,7 @@ export class BenchChain implements AsyncDisposable {
     }
     if (streamCount !== undefined) return { port, relation: next, streamCount };
     const listens = tls ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
-    const signing = signs ? { signFrames: true } : {};
-    return { logLevel: 'warn', relations: [next], ...listens, ...signing };
+    return { logLevel: 'warn', relations: [next], ...listens, signFrames: signs };
   }
 
   async #site(node: string, port: number, before: string | undefined): Promise<object> {

@@ -64,7 +64,7 @@ export const chainProtection: Benchmark = {
       ],
       goals: [],
       remarks: [
-        'signatures are made at the source; the primary site is told no key here, so that it does not check them',
+        'frames are signed at the source, and checked at the primary site',
         'the primary site is watched, and its CPU holds that',
       ],
       details: samples.map(({ cost, ...sample }) => ({
