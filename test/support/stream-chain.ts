@@ -82,7 +82,7 @@ export class StreamChain implements AsyncDisposable {
     this.#parts = ['collector', ...relays.slice(0, relayCount), 'reader'];
   }
 
-  /** Registers `descriptor` once the collector answers. */
+  /** Registers `descriptor` once the collector answers; by then the reader does too. */
   async start(descriptor: object): Promise<void> {
     for (const [part, config] of await this.#configs()) {
       mkdirSync(join(this.#directory, part), { recursive: true });
@@ -98,6 +98,7 @@ export class StreamChain implements AsyncDisposable {
     }
     const seal = this.#isSecure ? { primarySitePublicKey: this.#readerKeyPem } : {};
     const sealed = { ...descriptor, ...seal };
+    await eventually(() => this.vms(), { timeoutMs: 30_000 });
     await eventually(
       () => this.#client('collector').call('POST', '/v1/vms', sealed, vmAnswerSchema),
       { timeoutMs: 15_000 },
