@@ -125,7 +125,8 @@ export class ClockOffset {
 
   /**
    * `guestTimeUs` on the host's clock; undefined before the first exchange. Within an era a later guest time never gets an
-   * earlier one: rows keep the order of their saves though a better exchange has moved the offset in between.
+   * earlier one: rows keep the order of their saves though a better exchange has moved the offset in between, by
+   * {@link heldBackMaxUs} at most. A larger move is a clock that was set, and times follow it.
    */
   correct(guestTimeUs: number): CorrectedTime | undefined {
     const corrected = this.#correct(guestTimeUs);
@@ -135,7 +136,8 @@ export class ClockOffset {
       this.#latest ??= { guestUs: guestTimeUs, timeUs: corrected.timeUs };
       return corrected;
     }
-    const heldBackUs = Math.max(0, latest.timeUs - corrected.timeUs);
+    const aheadUs = Math.max(0, latest.timeUs - corrected.timeUs);
+    const heldBackUs = aheadUs <= heldBackMaxUs ? aheadUs : 0;
     const timeUs = corrected.timeUs + heldBackUs;
     this.#latest = { guestUs: guestTimeUs, timeUs };
     return { timeUs, uncertaintyUs: corrected.uncertaintyUs + heldBackUs };
@@ -213,6 +215,9 @@ export class ClockOffset {
     if (this.#eras.length > this.#options.erasMax) this.#eras.shift();
   }
 }
+
+/** Twice the uncertainty of an exchange over a slow channel. */
+const heldBackMaxUs = 50_000;
 
 /** Two readings of a pair of clocks, each uncertain by up to 1.5 ms. */
 const stepReadingUs = 3_000;

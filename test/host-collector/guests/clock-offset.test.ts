@@ -88,6 +88,16 @@ describe('ClockOffset', () => {
     );
   });
 
+  test('a larger move is a clock that was set: times follow it', () => {
+    const offset = new ClockOffset({ driftPpmMax });
+    offset.exchanged(exchangeAt(0, exact, 200_000, 0));
+    const early = offset.correct(1_000)!.timeUs;
+    offset.exchanged(exchangeAt(2_000, exact, 10, 10));
+    const late = offset.correct(2_000)!;
+    expect(early - 2_000).toBeGreaterThan(50_000);
+    expect(Math.abs(late.timeUs - 2_000)).toBeLessThanOrEqual(late.uncertaintyUs);
+  });
+
   test('the uncertainty is half of the minimal round trip, grown with age by a stated drift rate', () => {
     const offset = new ClockOffset({ driftPpmMax });
     offset.exchanged(exchangeAt(0, fiveSecondsAhead, 100, 100));
