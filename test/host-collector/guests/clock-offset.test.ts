@@ -90,7 +90,7 @@ describe('ClockOffset', () => {
 
   test('a larger move is a clock that was set: times follow it', () => {
     const offset = new ClockOffset({ driftPpmMax });
-    offset.exchanged(exchangeAt(0, exact, 200_000, 0));
+    offset.exchanged(exchangeAt(0, exact, 0, 200_000));
     const early = offset.correct(1_000)!.timeUs;
     offset.exchanged(exchangeAt(2_000, exact, 10, 10));
     const late = offset.correct(2_000)!;
