@@ -35,6 +35,7 @@ import { readReaderKeys } from '../../primary-site/sealing/reader-keys.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
 import { TcpProxy } from './tcp-proxy.ts';
+import { openTranscript, type TlsTranscript } from './tls-transcript.ts';
 
 const entries = {
   collector: 'host-collector/main.ts',
@@ -53,6 +54,8 @@ export interface ChainFaults {
   readonly configs?: Partial<Record<ChainPart, object>>;
   /** Whether a part that ends by itself is started again. */
   readonly restarts?: boolean;
+  /** Whether what passes through proxies is kept, with the secrets to open it: {@link StreamChain.transcripts}. */
+  readonly records?: boolean;
   /** Of a part's process, beside ours. */
   readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
 }
@@ -111,7 +114,13 @@ export class StreamChain implements AsyncDisposable {
       [compiledEntry(entries[part]), '--config', this.#config(part)],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
-        env: { ...process.env, ...this.#faults.environments?.[part] },
+        env: {
+          ...process.env,
+          ...(this.#faults.records === true
+            ? { NODE_OPTIONS: `--tls-keylog=${this.#keyLog(part)}` }
+            : {}),
+          ...this.#faults.environments?.[part],
+        },
       },
     );
     for (const output of [child.stdout, child.stderr]) {
@@ -138,6 +147,15 @@ export class StreamChain implements AsyncDisposable {
     const proxy = this.#proxies.get(part);
     if (proxy === undefined) throw new Error(`the hop to ${part} leads through no proxy`);
     return proxy;
+  }
+
+  /** What the ends of the hop to `part` were sent, without TLS; the hop is `proxied`, and `records` is set. */
+  transcripts(part: ChainPart): readonly TlsTranscript[] {
+    const keyLog = readFileSync(this.#keyLog(part), 'utf8');
+    // Who dials while the other is down has a connection to the proxy, and no answer.
+    return this.hop(part)
+      .recordings.filter(({ fromServer }) => fromServer.length > 0)
+      .map((recording) => openTranscript(recording, keyLog));
   }
 
   /** kill -9; `run` starts it again. */
@@ -265,7 +283,7 @@ export class StreamChain implements AsyncDisposable {
 
   async #portTowards(part: ChainPart, port: number | undefined): Promise<number> {
     if (port === undefined || this.#faults.proxied?.includes(part) !== true) return port ?? 0;
-    const proxy = await TcpProxy.start(port);
+    const proxy = await TcpProxy.start(port, { records: this.#faults.records === true });
     this.#proxies.set(part, proxy);
     return proxy.port;
   }
@@ -298,6 +316,10 @@ export class StreamChain implements AsyncDisposable {
 
   #config(part: ChainPart): string {
     return join(this.#directory, `${part}.json`);
+  }
+
+  #keyLog(part: ChainPart): string {
+    return join(this.#directory, `${part}.keys`);
   }
 
   #socket(part: ChainPart): string {

@@ -1,6 +1,8 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
+import type { WireRecording } from './tls-transcript.ts';
+
 /** What a link does to each direction of every connection. */
 export interface LinkQuality {
   readonly oneWayMs: number;
@@ -19,6 +21,14 @@ export const perfectLink: LinkQuality = {
   retransmitMs: 200,
 };
 
+export interface ProxyOptions {
+  /** Whether what both ends send is kept, for as long as the proxy lives. Default false. */
+  readonly records?: boolean;
+}
+
+/** Decides what is lost: the same in each run. */
+const lossSeed = 7;
+
 /** What a router between two sites would hold; beyond it the sender's kernel holds the rest. */
 const queuedBytesMax = 16 * 1_024;
 const segmentBytes = 1_448;
@@ -33,26 +43,34 @@ export class TcpProxy implements AsyncDisposable {
   readonly #random: () => number;
   readonly #server: Server;
   readonly #pairs = new Set<Pair>();
+  readonly #recordings: WireRecording[] = [];
+  readonly #records: boolean;
   #port = 0;
   #swallowsNew = false;
 
-  private constructor(targetPort: number, seed: number) {
+  private constructor(targetPort: number, { records = false }: ProxyOptions) {
     this.#targetPort = targetPort;
-    this.#random = uniform(seed);
+    this.#random = uniform(lossSeed);
+    this.#records = records;
     this.#server = createServer({ noDelay: true }, (socket) => {
       this.#accept(socket);
     });
   }
 
-  /** Before the server on `targetPort` of 127.0.0.1. `seed` decides what is lost. */
-  static async start(targetPort: number, seed = 7): Promise<TcpProxy> {
-    const proxy = new TcpProxy(targetPort, seed);
+  /** Before the server on `targetPort` of 127.0.0.1. */
+  static async start(targetPort: number, options: ProxyOptions = {}): Promise<TcpProxy> {
+    const proxy = new TcpProxy(targetPort, options);
     await proxy.#listen();
     return proxy;
   }
 
   get port(): number {
     return this.#port;
+  }
+
+  /** What both ends of every connection have sent; only with `records`. */
+  get recordings(): readonly WireRecording[] {
+    return this.#recordings;
   }
 
   get connectionCount(): number {
@@ -97,6 +115,7 @@ export class TcpProxy implements AsyncDisposable {
     const pair = new Pair(near, far, () => this.quality, this.#random);
     this.#pairs.add(pair);
     if (this.#swallowsNew) pair.swallow();
+    if (this.#records) this.#recordings.push(new Recording(near, far));
     far.once('close', () => {
       this.#pairs.delete(pair);
     });
@@ -104,6 +123,29 @@ export class TcpProxy implements AsyncDisposable {
 
   #endAll(): void {
     for (const pair of this.#pairs) pair.end();
+  }
+}
+
+/** What the ends of one connection have sent so far. */
+class Recording implements WireRecording {
+  readonly #fromClient: Buffer[] = [];
+  readonly #fromServer: Buffer[] = [];
+
+  constructor(client: Socket, server: Socket) {
+    client.on('data', (chunk: Buffer) => {
+      this.#fromClient.push(chunk);
+    });
+    server.on('data', (chunk: Buffer) => {
+      this.#fromServer.push(chunk);
+    });
+  }
+
+  get fromClient(): Buffer {
+    return Buffer.concat(this.#fromClient);
+  }
+
+  get fromServer(): Buffer {
+    return Buffer.concat(this.#fromServer);
   }
 }
 
