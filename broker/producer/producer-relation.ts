@@ -2,7 +2,6 @@ import type { StageCounters } from '../../common/runtime/stage-counters.ts';
 import {
   controlEntriesMax,
   controlMessageVersion,
-  creditBytesMax,
   encodeControl,
   type DownstreamMessage,
   type HeadEntry,
@@ -18,24 +17,14 @@ import { epochKey, streamKey } from '../stream-key.ts';
 import { AvailableRanges } from './available-ranges.ts';
 import { LiveQueue } from './live-queue.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
+import { RangeQueries, type QueryRefusal } from './range-queries.ts';
 import { StatementSender, type StatedEpoch } from './statement-sender.ts';
-
-interface Query {
-  readonly request: string;
-  readonly stream: StreamId;
-  readonly epoch: Epoch;
-  readonly fromSeq: number;
-  readonly throughSeq: number;
-  nextSeq: number;
-  creditBytes: number;
-  isSending: boolean;
-}
 
 interface Session {
   readonly id: string;
   /** undefined: all that the policy allows. */
   readonly streams: ReadonlySet<string> | undefined;
-  readonly queries: Map<string, Query>;
+  readonly queries: RangeQueries;
 }
 
 /** A head that moved is announced this many times, so that one lost message does not hide a lost last frame. */
@@ -145,7 +134,7 @@ export class ProducerRelation {
     this.#writeWatermarks();
     this.#live.clear();
     this.#statements.clear();
-    this.#session = undefined;
+    this.#endSession();
   }
 
   onMessage(message: UpstreamMessage): void {
@@ -163,10 +152,10 @@ export class ProducerRelation {
         this.#query(session, message);
         return;
       case 'credit':
-        this.#credit(session, message.request, message.bytes);
+        session.queries.credit(message.request, message.bytes);
         return;
       case 'cancel':
-        session.queries.delete(message.request);
+        session.queries.cancel(message.request);
         return;
       case 'stored':
         this.#noteWatermarks(message);
@@ -188,10 +177,11 @@ export class ProducerRelation {
     this.#available.clear();
     this.#live.clear();
     this.#statements.clear();
+    this.#endSession();
     this.#session = {
       id: message.session,
       streams: streams === 'all' ? undefined : new Set(streams.map((stream) => streamKey(stream))),
-      queries: new Map(),
+      queries: this.#newQueries(),
     };
     const { announceIntervalMs } = this.#options;
     this.#send({ ...this.#base('subscribed'), instance: this.#instance, announceIntervalMs });
@@ -200,91 +190,51 @@ export class ProducerRelation {
   }
 
   #unsubscribe(): void {
-    this.#session = undefined;
+    this.#endSession();
     this.#statements.clear();
     this.#watermarks.clear();
     this.#deps.cursors.remove(this.relation);
     this.#deps.log.info('consumer-unsubscribed', { relation: this.relation });
   }
 
-  #query(session: Session, message: QueryMessage): void {
-    const { request, stream, epoch, range, creditBytes } = message;
-    if (!this.#mayHave(session, stream)) {
-      this.#refuse(session.id, request, 'not-authorized');
-    } else if (session.queries.size >= this.#options.queriesMax) {
-      this.#refuse(session.id, request, 'too-many-requests');
-    } else if (!session.queries.has(request)) {
-      const query = {
-        request,
-        stream,
-        epoch,
-        ...range,
-        nextSeq: range.fromSeq,
-        creditBytes,
-        isSending: false,
-      };
-      session.queries.set(request, query);
-      this.#pump(session, query);
-    }
+  #endSession(): void {
+    this.#session?.queries.clear();
+    this.#session = undefined;
   }
 
-  #credit(session: Session, request: string, bytes: number): void {
-    const query = session.queries.get(request);
-    if (query === undefined) return;
-    query.creditBytes = Math.min(query.creditBytes + bytes, creditBytesMax);
-    this.#pump(session, query);
-  }
-
-  #pump(session: Session, query: Query): void {
-    if (query.isSending) return;
-    query.isSending = true;
-    this.#sendRange(session, query).catch((cause: unknown) => {
-      // The consumer's request time-out asks again for what did not arrive.
-      session.queries.delete(query.request);
-      this.#deps.log.debug('range-not-sent', { relation: this.relation, cause: String(cause) });
+  #newQueries(): RangeQueries {
+    return new RangeQueries(this.#deps.streamLog, this.#options, {
+      publish: (request, frames) => this.#publishRange(request, frames),
+      end: (request, lost) => {
+        this.#send({
+          ...this.#base('range-end'),
+          request,
+          lost: lost.slice(0, controlEntriesMax),
+        });
+      },
+      notSent: (cause) => {
+        this.#deps.log.debug('range-not-sent', { relation: this.relation, cause: String(cause) });
+      },
     });
   }
 
-  async #sendRange(session: Session, query: Query): Promise<void> {
-    const isCurrent = (): boolean =>
-      this.#session === session && session.queries.get(query.request) === query;
-    while (isCurrent() && query.creditBytes > 0) {
-      const range = { fromSeq: query.nextSeq, throughSeq: query.throughSeq };
-      const bytesMax = Math.min(query.creditBytes, this.#options.batchBytesMax);
-      const frames = this.#deps.streamLog.read(query.stream, query.epoch, range, bytesMax);
-      const last = frames.at(-1);
-      if (last === undefined) {
-        this.#endRange(session, query);
-        return;
-      }
-      query.nextSeq = last.seq + 1;
-      query.creditBytes -= frames.reduce((sum, { bytes }) => sum + bytes.length, 0);
-      // Awaiting lets live frames of this and other relations go in between.
-      await this.#publishRange(query, frames);
-    }
-    query.isSending = false;
+  #query(session: Session, message: QueryMessage): void {
+    const refusal = this.#mayHave(session, message.stream)
+      ? session.queries.add(message)
+      : 'not-authorized';
+    if (refusal !== undefined) this.#refuse(session.id, message.request, refusal);
   }
 
-  async #publishRange(query: Query, frames: readonly LoggedFrame[]): Promise<void> {
+  async #publishRange(request: string, frames: readonly LoggedFrame[]): Promise<void> {
     this.#counters.accepted += frames.length;
     const batch = encodeFrameBatch(frames.map(({ bytes }) => bytes));
     try {
-      await this.#deps.transport.publish(this.#topics.range(query.request), batch, 0);
+      await this.#deps.transport.publish(this.#topics.range(request), batch, 0);
       this.#counters.forwarded += frames.length;
     } catch (cause) {
       this.#counters.failed += frames.length;
       throw cause;
     }
-  }
-
-  #endRange(session: Session, query: Query): void {
-    session.queries.delete(query.request);
-    const lost = this.#deps.streamLog.lostIn(query.stream, query.epoch, query);
-    this.#send({
-      ...this.#base('range-end'),
-      request: query.request,
-      lost: lost.slice(0, controlEntriesMax),
-    });
   }
 
   #noteWatermarks(message: StoredMessage): void {
@@ -373,11 +323,7 @@ export class ProducerRelation {
     });
   }
 
-  #refuse(
-    session: string,
-    request: string | null,
-    code: 'not-authorized' | 'not-subscribed' | 'too-many-requests',
-  ): void {
+  #refuse(session: string, request: string | null, code: QueryRefusal): void {
     this.#counters.failAtOnce();
     this.#send({ ...this.#base('refused'), session, request, code });
   }

@@ -1,0 +1,220 @@
+import type { StageCounters } from '../../common/runtime/stage-counters.ts';
+import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
+import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
+import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
+import type { FrameInspector } from '../ports.ts';
+import type { SeqRange } from '../range-set.ts';
+import { streamKey } from '../stream-key.ts';
+import type { ConsumerDeps, ConsumerOptions } from './consumer-options.ts';
+import type { EpochState } from './epoch-state.ts';
+import type { KnownEpochs } from './known-epochs.ts';
+import { SinkQueue } from './sink-queue.ts';
+
+/** A frame that breaks the hash chain is fetched anew this many times, then it is recorded as lost. */
+const chainRefusalsMax = 3;
+const brokenChainReason = 'the frame contradicts its neighbours’ hashes';
+
+/** What follows from frames that came, or did not. */
+export interface IntakeOutcome {
+  /** Something of the epoch may be missing. */
+  query(state: EpochState): void;
+  /** More of the epoch is durable. */
+  stored(state: EpochState): void;
+  /** The sink has room again. */
+  settled(): void;
+}
+
+/**
+ * What becomes of frames that arrive, live or asked for: refused, known already, in contradiction to their neighbours,
+ * or handed to the sink; a relay hands new live ones on at once.
+ */
+export class FrameIntake {
+  readonly #deps: ConsumerDeps;
+  readonly #options: ConsumerOptions;
+  readonly #epochs: KnownEpochs;
+  readonly #counters: StageCounters;
+  readonly #outcome: IntakeOutcome;
+  readonly #storing: SinkQueue;
+
+  constructor(
+    deps: ConsumerDeps,
+    options: ConsumerOptions,
+    parts: { readonly epochs: KnownEpochs; readonly counters: StageCounters },
+    outcome: IntakeOutcome,
+  ) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#epochs = parts.epochs;
+    this.#counters = parts.counters;
+    this.#outcome = outcome;
+    this.#storing = new SinkQueue(deps.sink, {
+      stored: (frames) => {
+        this.#stored(frames);
+      },
+      failed: (frames, cause) => {
+        this.#notStored(frames, cause);
+      },
+      settled: () => {
+        outcome.settled();
+      },
+    });
+  }
+
+  /** Whether the sink keeps up well enough for more to be asked for. */
+  get hasRoom(): boolean {
+    return this.#storing.bytes <= this.#options.storingBytesMax / 2;
+  }
+
+  /** A relay takes an epoch from one neighbour only; what another offers is a loop, or not its own. */
+  accepts(stream: StreamId, epoch: Epoch): boolean {
+    const { relaying, log } = this.#deps;
+    if (relaying === undefined || relaying.accepts(stream, epoch)) return true;
+    this.#counters.failAtOnce();
+    const { relation } = this.#options;
+    log.warn('already-relayed', { relation, stream: streamKey(stream), epoch: epoch.number });
+    return false;
+  }
+
+  /** New ones are handed on before they are stored. */
+  takeLive(payload: Uint8Array): void {
+    const { taken } = this.#takeBatch(payload);
+    if (taken.length > 0) this.#deps.relaying?.forward(taken);
+  }
+
+  /** Frames that were asked for; returns undefined when the bytes are no batch. */
+  takeRange(payload: Uint8Array): { readonly bytes: number; readonly isNew: boolean } | undefined {
+    const { taken, bytes } = this.#takeBatch(payload);
+    return bytes === undefined ? undefined : { bytes, isNew: taken.length > 0 };
+  }
+
+  /** What the producer gave up and is not here is recorded, durably. */
+  declareLost(state: EpochState, lost: SeqRange & { readonly reason: string }): void {
+    const { stream, epoch } = state;
+    state.noteLost(lost);
+    this.#storing.track(this.#recordLoss(state, lost));
+    this.#deps.log.warn('frames-lost', {
+      stream: streamKey(stream),
+      epoch: epoch.number,
+      ...lost,
+    });
+  }
+
+  /** Resolves when the sink has nothing in hand. */
+  drain(): Promise<void> {
+    return this.#storing.drain();
+  }
+
+  async #recordLoss(
+    state: EpochState,
+    lost: SeqRange & { readonly reason: string },
+  ): Promise<void> {
+    try {
+      await this.#deps.sink.declareLost(state.stream, { epoch: state.epoch, ...lost });
+      state.stored.addRange(lost.fromSeq, lost.throughSeq);
+      this.#outcome.stored(state);
+    } catch (cause) {
+      state.received.deleteRange(lost.fromSeq, lost.throughSeq);
+      this.#epochs.incomplete.add(state);
+      this.#deps.log.error('loss-not-recorded', { cause: String(cause) });
+    }
+  }
+
+  /** `bytes` of all frames; undefined when the payload is no batch. */
+  #takeBatch(payload: Uint8Array): {
+    readonly taken: readonly EncodedFrame[];
+    readonly bytes: number | undefined;
+  } {
+    const batch = decodeFrameBatch(payload);
+    if (!batch.ok) {
+      this.#refuseBytes(batch.rule);
+      return { taken: [], bytes: undefined };
+    }
+    const taken: EncodedFrame[] = [];
+    for (const bytes of batch.frames) {
+      const decoded = decodeFrameHeader(bytes);
+      if (!decoded.ok) {
+        this.#refuseBytes(decoded.problem.rule);
+        continue;
+      }
+      const frame = { header: decoded.header, bytes };
+      if (this.#take(frame)) taken.push(frame);
+    }
+    return { taken, bytes: batch.frames.reduce((sum, bytes) => sum + bytes.length, 0) };
+  }
+
+  #refuseBytes(rule: string): void {
+    this.#counters.failAtOnce();
+    this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
+  }
+
+  /** Returns whether the frame is new, and on its way into the sink. */
+  #take(frame: EncodedFrame): boolean {
+    const { inspector } = this.#deps;
+    const { stream, epoch, seq } = frame.header;
+    if (!this.accepts(stream, epoch)) return false;
+    if (inspector !== undefined && !this.#passes(frame, inspector)) return false;
+    const state = this.#epochs.of(stream, epoch);
+    this.#counters.accepted += 1;
+    const isFull = this.#storing.bytes + frame.bytes.length > this.#options.storingBytesMax;
+    if (state.isDuplicate(seq) || (isFull && this.#storing.bytes > 0)) {
+      state.headSeq = Math.max(state.headSeq, seq);
+      this.#epochs.incomplete.add(state);
+      this.#counters.dropped += 1;
+      return false;
+    }
+    if (!state.take(frame)) {
+      this.#chainBroken(state, seq);
+      return false;
+    }
+    this.#storing.push(frame);
+    if (state.received.contiguousThroughSeq < state.headSeq) this.#outcome.query(state);
+    return true;
+  }
+
+  /** What does not pass is not even known to exist: what is missing is asked for by what the producer announces. */
+  #passes(frame: EncodedFrame, inspector: FrameInspector): boolean {
+    const { stream, epoch, seq } = frame.header;
+    if (this.#epochs.known(stream, epoch)?.isDuplicate(seq) === true) {
+      inspector.repeated(frame);
+      return true;
+    }
+    if (inspector.inspect(frame) === 'take') return true;
+    this.#counters.failAtOnce();
+    return false;
+  }
+
+  #chainBroken(state: EpochState, seq: number): void {
+    this.#counters.failed += 1;
+    const refusals = state.refusalsOf(seq);
+    this.#deps.log.error('hash-chain-broken', {
+      stream: streamKey(state.stream),
+      epoch: state.epoch.number,
+      seq,
+      refusals,
+    });
+    if (refusals < chainRefusalsMax) this.#outcome.query(state);
+    else this.declareLost(state, { fromSeq: seq, throughSeq: seq, reason: brokenChainReason });
+  }
+
+  #stored(frames: readonly EncodedFrame[]): void {
+    for (const { header } of frames) {
+      const state = this.#epochs.of(header.stream, header.epoch);
+      state.stored.add(header.seq);
+      this.#outcome.stored(state);
+    }
+    this.#counters.forwarded += frames.length;
+    const newest = frames.at(-1);
+    if (newest === undefined) return;
+    this.#counters.lagMs = (this.#deps.clock.wallUs() - newest.header.producedAtUs) / 1_000;
+  }
+
+  #notStored(frames: readonly EncodedFrame[], cause: unknown): void {
+    this.#counters.failed += frames.length;
+    this.#deps.log.error('frames-not-stored', { frameCount: frames.length, cause: String(cause) });
+    for (const { header } of frames) {
+      const state = this.#epochs.of(header.stream, header.epoch);
+      state.forget([header.seq]);
+      this.#epochs.incomplete.add(state);
+    }
+  }
+}
