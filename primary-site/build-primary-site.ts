@@ -52,7 +52,7 @@ export function buildPrimarySite(
   const { relation } = config;
   const transports = transportsOf(config, deps);
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
-  const statements = verifierOf(transports, { store, log }, relation);
+  const statements = verifierOf(transports, { ...deps, store }, relation);
   const inspector = store.inspector(signaturesOf(config));
   const consumer = new Consumer(
     {
@@ -156,7 +156,7 @@ function signaturesOf({ signatures, siteDirectory }: PrimarySiteConfig): Signatu
 /** Whoever is met without a site directory has no authority that could be pinned: nothing of it is taken. */
 function verifierOf(
   { trust }: SiteTransports,
-  { store, log }: { readonly store: PrimaryStore; readonly log: Log },
+  { store, ...deps }: { readonly store: PrimaryStore; readonly clock: Clock; readonly log: Log },
   relation: string,
 ): StatementVerifier | undefined {
   if (trust === undefined) return undefined;
@@ -164,7 +164,7 @@ function verifierOf(
     isKnown: (statement: KeyStatement) => store.hasKeyStatement(statement),
     accept: (claim: VerifiedClaim) => store.acceptKeyStatement(claim),
   };
-  return new StatementVerifier({ identity: trust, store: claims, log }, relation);
+  return new StatementVerifier({ ...deps, identity: trust, store: claims }, relation);
 }
 
 /** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */

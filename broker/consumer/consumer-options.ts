@@ -5,6 +5,7 @@ import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { StoredBy } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import type { FrameInspector, FrameSink, KeyStatementTaker } from '../ports.ts';
+import type { IntakeQuotas } from '../quota/byte-quotas.ts';
 
 export interface ConsumerOptions {
   /** The subtree that consumer and producer share. */
@@ -51,6 +52,8 @@ export interface ConsumerDeps {
   readonly inspector?: FrameInspector;
   /** Without it what the producer states of keys is ignored. */
   readonly statements?: KeyStatementTaker;
+  /** Without it whatever comes is taken as far as the sink keeps up. */
+  readonly quotas?: IntakeQuotas;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -65,9 +68,15 @@ export interface Watermark {
   readonly throughSeq: number;
 }
 
+/**
+ * `not-allowed`: the relation may not bring the stream. `already-relayed`: another neighbour is where the epoch comes from.
+ * `too-many`: the neighbour names more VMs or epochs than it may; it is heard again when it repeats it.
+ */
+export type EpochRefusal = 'not-allowed' | 'already-relayed' | 'too-many';
+
 export interface RelayHooks {
-  /** Whether this producer is where the epoch comes from; what it offers of another is refused and counted. */
-  accepts(stream: StreamId, epoch: Epoch): boolean;
+  /** Why nothing of this epoch is taken from this producer; undefined when it is. Refusals are counted. */
+  refusalOf(stream: StreamId, epoch: Epoch): EpochRefusal | undefined;
   /** Hears of new live frames at once, before they are stored: a relay forwards, then stores, then acknowledges. */
   forward(frames: readonly EncodedFrame[]): void;
   /** Hears of epochs whose keys are known only now. */

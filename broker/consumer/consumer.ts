@@ -13,6 +13,7 @@ import {
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
+import { ControlQuota, producerSays } from '../quota/control-quota.ts';
 import type { ConsumerDeps, ConsumerOptions, Watermark } from './consumer-options.ts';
 import type { EpochState } from './epoch-state.ts';
 import { FrameIntake } from './frame-intake.ts';
@@ -43,6 +44,7 @@ export class Consumer implements Service {
   readonly #topics: RelationTopics;
   readonly #epochs: KnownEpochs;
   readonly #requests: RangeRequests;
+  readonly #controlQuota: ControlQuota;
   readonly #intake: FrameIntake;
   readonly #reports: WatermarkReports;
   #cancels: Cancel[] = [];
@@ -57,6 +59,7 @@ export class Consumer implements Service {
     this.#deps = deps;
     this.#options = options;
     this.#topics = relationTopics(options.relation);
+    this.#controlQuota = new ControlQuota(deps.clock, producerSays);
     this.#epochs = new KnownEpochs(deps.sink, options.epochsMax);
     this.#reports = new WatermarkReports(deps.clock, options, this.#epochs.unreported, {
       isLive: () => this.isLive,
@@ -73,7 +76,7 @@ export class Consumer implements Service {
         this.#reports.noteStored(state);
       },
       settled: () => {
-        this.#requests.grantCredit();
+        this.#grantCredit();
       },
     });
     this.#requests = new RangeRequests(deps, options, (message) => {
@@ -145,10 +148,18 @@ export class Consumer implements Service {
   }
 
   #onControl(payload: Uint8Array): void {
+    if (!this.#controlQuota.take(payload)) {
+      this.counters.failAtOnce();
+      this.#deps.log.warn('control-quota-exceeded', { relation: this.#options.relation });
+      return;
+    }
     const decoded = decodeDownstream(payload);
     if (!decoded.ok) {
       this.counters.failAtOnce();
-      this.#deps.log.warn('control-message-refused', { code: decoded.code, rule: decoded.rule });
+      const { relation } = this.#options;
+      const { code, rule } = decoded;
+      this.#deps.quotas?.chargeNonsense(payload.length);
+      this.#deps.log.warn('control-message-refused', { relation, code, rule });
       return;
     }
     if (decoded.message.session === this.#session) this.#onMessage(decoded.message);
@@ -251,7 +262,30 @@ export class Consumer implements Service {
         this.#intake.declareLost(state, { ...gap, reason: lost.reason });
       }
     }
-    this.#query(state);
+    if (this.#requests.isSomeoneWaiting) this.#takeTurns([state]);
+    else this.#query(state);
+  }
+
+  #grantCredit(): void {
+    const ended = this.#requests.grantCredit();
+    if (ended.length > 0) this.#takeTurns(ended);
+  }
+
+  /** Those whose queries ended come after all others that lack something. */
+  #takeTurns(ended: readonly EpochState[]): void {
+    const { incomplete } = this.#epochs;
+    for (const state of ended) {
+      if (incomplete.delete(state)) incomplete.add(state);
+    }
+    this.#queryIncomplete();
+  }
+
+  #queryIncomplete(): void {
+    this.#requests.beginTurn();
+    for (const state of this.#epochs.incomplete) {
+      this.#query(state);
+      if (this.#requests.isSomeoneWaiting) return;
+    }
   }
 
   /** Before the answer to a subscription nothing else is a sign that it comes: it may be lost. */
@@ -261,11 +295,11 @@ export class Consumer implements Service {
 
   #onRange(payload: Uint8Array, request: string): void {
     this.#noteHeard();
-    const range = this.#intake.takeRange(payload);
+    const range = this.#intake.takeRange(payload, this.#requests.underWayBytes(request));
     if (range === undefined) return;
     this.#requests.progressed(request, range.bytes);
     // Otherwise credit goes back when they are stored; of what was here already nothing will be.
-    if (!range.isNew && this.#intake.hasRoom) this.#requests.grantCredit();
+    if (!range.isNew && this.#intake.hasRoom) this.#grantCredit();
   }
 
   #query(state: EpochState): void {
@@ -285,8 +319,10 @@ export class Consumer implements Service {
       this.#subscribe();
       return;
     }
+    // Credit that a quota held back.
+    if (this.#intake.hasRoom) this.#grantCredit();
     this.#requests.dropTimedOut();
-    for (const state of this.#epochs.incomplete) this.#query(state);
+    this.#queryIncomplete();
     this.#reports.catchUp();
   }
 

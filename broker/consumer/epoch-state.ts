@@ -23,6 +23,11 @@ export class EpochState {
   /** No query before this (monotonic): the last one brought nothing. */
   queryNotBeforeMs = 0;
   fruitlessQueries = 0;
+  /**
+   * A live frame was over the quota. Until the ones before it have come by query, live frames are left to queries too, so
+   * that one gap is missing and not every other frame.
+   */
+  isDelayed = false;
   /** Hashes of received frames whose successor is not yet here, and what the successors' headers demand. */
   readonly #hashes = new Map<number, Uint8Array>();
   readonly #demandedHashes = new Map<number, Uint8Array>();
@@ -74,9 +79,14 @@ export class EpochState {
     return this.stored.contiguousThroughSeq;
   }
 
+  /** Nothing is known to exist and not here. */
+  get hasAll(): boolean {
+    return this.received.contiguousThroughSeq >= this.headSeq;
+  }
+
   /** What is known to exist and not here. */
   gaps(): SeqRange[] {
-    if (this.received.contiguousThroughSeq >= this.headSeq) return [];
+    if (this.hasAll) return [];
     return this.received.gaps(1, this.headSeq);
   }
 
@@ -101,6 +111,12 @@ export class EpochState {
     this.#lost.deleteRange(seq, seq);
     this.headSeq = Math.max(this.headSeq, seq);
     return true;
+  }
+
+  /** Whether a frame that comes live now has to wait for those before it. */
+  mustWait(seq: number): boolean {
+    this.isDelayed &&= seq > this.received.contiguousThroughSeq + 1;
+    return this.isDelayed;
   }
 
   refusalsOf(seq: number): number {

@@ -67,23 +67,35 @@ export class FrameIntake {
 
   /** A relay takes an epoch from one neighbour only; what another offers is a loop, or not its own. */
   accepts(stream: StreamId, epoch: Epoch): boolean {
-    const { relaying, log } = this.#deps;
-    if (relaying === undefined || relaying.accepts(stream, epoch)) return true;
+    const code = this.#deps.relaying?.refusalOf(stream, epoch);
+    if (code === undefined) return true;
     this.#counters.failAtOnce();
     const { relation } = this.#options;
-    log.warn('already-relayed', { relation, stream: streamKey(stream), epoch: epoch.number });
+    const { number } = epoch;
+    this.#deps.log.warn('epoch-refused', {
+      relation,
+      code,
+      stream: streamKey(stream),
+      epoch: number,
+    });
     return false;
   }
 
   /** New ones are handed on before they are stored. */
   takeLive(payload: Uint8Array): void {
-    const { taken } = this.#takeBatch(payload);
+    const { taken } = this.#takeBatch(payload, 0);
     if (taken.length > 0) this.#deps.relaying?.forward(taken);
   }
 
-  /** Frames that were asked for; returns undefined when the bytes are no batch. */
-  takeRange(payload: Uint8Array): { readonly bytes: number; readonly isNew: boolean } | undefined {
-    const { taken, bytes } = this.#takeBatch(payload);
+  /**
+   * Frames that were asked for; those beyond `grantedBytes` are as unasked as live ones. Returns undefined when the bytes are
+   * no batch.
+   */
+  takeRange(
+    payload: Uint8Array,
+    grantedBytes: number,
+  ): { readonly bytes: number; readonly isNew: boolean } | undefined {
+    const { taken, bytes } = this.#takeBatch(payload, grantedBytes);
     return bytes === undefined ? undefined : { bytes, isNew: taken.length > 0 };
   }
 
@@ -93,6 +105,7 @@ export class FrameIntake {
     state.noteLost(lost);
     this.#storing.track(this.#recordLoss(state, lost));
     this.#deps.log.warn('frames-lost', {
+      relation: this.#options.relation,
       stream: streamKey(stream),
       epoch: epoch.number,
       ...lost,
@@ -120,43 +133,49 @@ export class FrameIntake {
   }
 
   /** `bytes` of all frames; undefined when the payload is no batch. */
-  #takeBatch(payload: Uint8Array): {
+  #takeBatch(
+    payload: Uint8Array,
+    grantedBytes: number,
+  ): {
     readonly taken: readonly EncodedFrame[];
     readonly bytes: number | undefined;
   } {
     const batch = decodeFrameBatch(payload);
     if (!batch.ok) {
-      this.#refuseBytes(batch.rule);
+      this.#refuseBytes(payload, batch.rule);
       return { taken: [], bytes: undefined };
     }
     const taken: EncodedFrame[] = [];
+    let bytesBefore = 0;
     for (const bytes of batch.frames) {
       const decoded = decodeFrameHeader(bytes);
       if (!decoded.ok) {
-        this.#refuseBytes(decoded.problem.rule);
+        this.#refuseBytes(bytes, decoded.problem.rule);
         continue;
       }
       const frame = { header: decoded.header, bytes };
-      if (this.#take(frame)) taken.push(frame);
+      if (this.#take(frame, bytesBefore < grantedBytes)) taken.push(frame);
+      bytesBefore += bytes.length;
     }
-    return { taken, bytes: batch.frames.reduce((sum, bytes) => sum + bytes.length, 0) };
+    return { taken, bytes: bytesBefore };
   }
 
-  #refuseBytes(rule: string): void {
+  #refuseBytes(bytes: Uint8Array, rule: string): void {
+    this.#deps.quotas?.chargeNonsense(bytes.length);
     this.#counters.failAtOnce();
     this.#deps.log.warn('frame-refused', { relation: this.#options.relation, rule });
   }
 
   /** Returns whether the frame is new, and on its way into the sink. */
-  #take(frame: EncodedFrame): boolean {
+  #take(frame: EncodedFrame, isGranted: boolean): boolean {
     const { inspector } = this.#deps;
     const { stream, epoch, seq } = frame.header;
     if (!this.accepts(stream, epoch)) return false;
     if (inspector !== undefined && !this.#passes(frame, inspector)) return false;
     const state = this.#epochs.of(stream, epoch);
     this.#counters.accepted += 1;
-    const isFull = this.#storing.bytes + frame.bytes.length > this.#options.storingBytesMax;
-    if (state.isDuplicate(seq) || (isFull && this.#storing.bytes > 0)) {
+    const isOver = !isGranted && this.#isOverQuota(frame, state);
+    if (isOver || state.isDuplicate(seq) || this.#isFullFor(frame)) {
       state.headSeq = Math.max(state.headSeq, seq);
       this.#epochs.incomplete.add(state);
       this.#counters.dropped += 1;
@@ -168,6 +187,22 @@ export class FrameIntake {
     }
     this.#storing.push(frame);
     if (state.received.contiguousThroughSeq < state.headSeq) this.#outcome.query(state);
+    return true;
+  }
+
+  #isFullFor({ bytes }: EncodedFrame): boolean {
+    const { storingBytesMax } = this.#options;
+    return this.#storing.bytes > 0 && this.#storing.bytes + bytes.length > storingBytesMax;
+  }
+
+  /** It is late then, not lost: what is over the quota is asked for as the quota allows. */
+  #isOverQuota({ header, bytes }: EncodedFrame, state: EpochState): boolean {
+    const { quotas } = this.#deps;
+    if (quotas === undefined || state.isDuplicate(header.seq)) return false;
+    const { vm } = header.stream;
+    if (!state.mustWait(header.seq) && quotas.take(vm, bytes.length)) return false;
+    state.isDelayed = true;
+    quotas.delayed(vm, bytes.length);
     return true;
   }
 
@@ -187,6 +222,7 @@ export class FrameIntake {
     this.#counters.failed += 1;
     const refusals = state.refusalsOf(seq);
     this.#deps.log.error('hash-chain-broken', {
+      relation: this.#options.relation,
       stream: streamKey(state.stream),
       epoch: state.epoch.number,
       seq,

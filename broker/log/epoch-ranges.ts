@@ -63,6 +63,11 @@ export class EpochRanges {
     return this.#entry(stream, epoch).epochId;
   }
 
+  /** Whether the epoch is in memory. */
+  knows(stream: StreamId, epoch: Epoch): boolean {
+    return this.#byKey.has(epochKey(stream, epoch));
+  }
+
   /** False when the frame is, or was, here already. */
   addSeq(epochId: number, seq: number): boolean {
     const entry = this.#byId.get(epochId);

@@ -8,7 +8,7 @@ import {
   type PublishPacket,
 } from 'aedes';
 
-import type { Cancel } from '../../common/runtime/clock.ts';
+import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { hostAndPortOf, listen } from './listen.ts';
 import {
@@ -24,6 +24,7 @@ import {
   type RefusalReason,
 } from './neighbour-listener.ts';
 import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
+import { PublishPacer } from './publish-pacer.ts';
 
 export interface EmbeddedBrokerOptions {
   /** Whether clients without a certificate are served on `host` and `port`; they may do anything. Default: true. */
@@ -72,15 +73,21 @@ export class EmbeddedBroker implements MqttTransport {
   readonly #refusals: Refusals;
   readonly #localSockets = new WeakSet<object>();
   readonly #neighbours = new WeakMap<object, Neighbour>();
+  readonly #clock: Clock | undefined;
+  /** By relation. */
+  readonly #neighbourPacers = new Map<string, PublishPacer>();
+  readonly #localPacers = new WeakMap<object, PublishPacer>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #neighbourListener: NeighbourListener | undefined;
 
+  /** With a clock the messages of each neighbour, and of each local client, pass at a bounded rate. */
   constructor(
-    deps: { readonly log: Log },
+    deps: { readonly log: Log; readonly clock?: Clock },
     options: EmbeddedBrokerOptions = embeddedBrokerDefaults,
   ) {
     this.#log = deps.log;
+    this.#clock = deps.clock;
     this.#options = options;
     this.#refusals = new Refusals(deps.log);
   }
@@ -108,6 +115,11 @@ export class EmbeddedBroker implements MqttTransport {
     return this.#refusals;
   }
 
+  /** What clients have not taken yet, in this process; what waits in the kernel is not in it. */
+  get bufferedBytes(): number {
+    return [...this.#sockets].reduce((sum, socket) => sum + socket.writableLength, 0);
+  }
+
   /** @throws MqttError `mqtt-listen-failed`, for instance when another process has the port. */
   async start(): Promise<void> {
     const aedes = await Aedes.createBroker({
@@ -122,7 +134,13 @@ export class EmbeddedBroker implements MqttTransport {
     aedes.authorizePublish = (client, packet, done) => {
       const refusal = this.#publishRefusal(client, packet);
       if (refusal === undefined) {
-        authorizePublish(client, Object.assign(packet, { brokerId: sequenceOf(packet.qos) }), done);
+        this.#pace(client, () => {
+          authorizePublish(
+            client,
+            Object.assign(packet, { brokerId: sequenceOf(packet.qos) }),
+            done,
+          );
+        });
       } else {
         done(refusal);
       }
@@ -249,6 +267,23 @@ export class EmbeddedBroker implements MqttTransport {
       return this.#refuse('publish-not-allowed', neighbour);
     }
     return packet.retain || packet.qos > 1 ? this.#refuse('protocol', neighbour) : undefined;
+  }
+
+  #pace(client: Client | null, go: () => void): void {
+    const pacer = client === null ? undefined : this.#pacerOf(client);
+    if (pacer === undefined) go();
+    else pacer.pass(go);
+  }
+
+  #pacerOf({ conn }: Client): PublishPacer | undefined {
+    if (this.#clock === undefined) return undefined;
+    const relation = this.#neighbours.get(conn)?.relation;
+    const known =
+      relation === undefined ? this.#localPacers.get(conn) : this.#neighbourPacers.get(relation);
+    const pacer = known ?? new PublishPacer(this.#clock);
+    if (relation === undefined) this.#localPacers.set(conn, pacer);
+    else this.#neighbourPacers.set(relation, pacer);
+    return pacer;
   }
 
   #isLocal(client: Client): boolean {

@@ -15,8 +15,10 @@ export interface ProducerOptions {
   readonly announceIntervalMs: number;
   /** Frames of a busy stream that share one message. A larger frame goes alone. */
   readonly batchBytesMax: number;
-  /** Live frames that wait for a relation's transport; beyond it the oldest are left to the range query. */
+  /** Live frames that wait for a relation's transport; beyond it the oldest of whoever has most are left to queries. */
   readonly liveQueueBytesMax: number;
+  /** Control messages that wait for a relation's transport; beyond it they are left out. */
+  readonly controlBytesMax: number;
   /** Queries that one relation can have under way; more are refused. */
   readonly queriesMax: number;
 }
@@ -25,6 +27,7 @@ export const producerDefaults: Omit<ProducerOptions, 'relations'> = {
   announceIntervalMs: 1_000,
   batchBytesMax: 64 * 1_024,
   liveQueueBytesMax: 8 * 1_024 * 1_024,
+  controlBytesMax: 2 * 1_024 * 1_024,
   queriesMax: 8,
 };
 

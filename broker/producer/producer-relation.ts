@@ -13,6 +13,7 @@ import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { LogEpoch, LoggedFrame } from '../log/frame-log.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
+import { consumerSays, ControlQuota } from '../quota/control-quota.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
 import { AvailableRanges } from './available-ranges.ts';
 import { LiveQueue } from './live-queue.ts';
@@ -42,6 +43,8 @@ const offerDelayMs = 20;
  */
 export class ProducerRelation {
   readonly relation: string;
+  /** Of what the consumer says. */
+  readonly controlQuota: ControlQuota;
   readonly #deps: ProducerDeps;
   readonly #options: ProducerOptions;
   readonly #instance: string;
@@ -54,6 +57,8 @@ export class ProducerRelation {
   readonly #statements: StatementSender;
   #isOfferDue = false;
   #session: Session | undefined;
+  /** Control messages that the transport has not got rid of. */
+  #controlBytes = 0;
   #ticks = 0;
 
   constructor(
@@ -64,6 +69,7 @@ export class ProducerRelation {
     counters: StageCounters,
   ) {
     this.relation = relation;
+    this.controlQuota = new ControlQuota(deps.clock, consumerSays);
     this.#deps = deps;
     this.#options = options;
     this.#instance = instance;
@@ -89,7 +95,7 @@ export class ProducerRelation {
       if (seq === 1) this.#statements.sendNow([{ stream, epoch }]);
       this.#noteHead(stream, epoch, seq);
       this.#counters.accepted += 1;
-      this.#live.push(frame.bytes);
+      this.#live.push(stream.vm, frame.bytes);
     }
     this.#live.flush();
   }
@@ -338,10 +344,19 @@ export class ProducerRelation {
     void this.#publish(message);
   }
 
-  /** False when it could not be sent; never rejects. */
+  /**
+   * False when it could not be sent; never rejects. Who reads nothing makes us keep no more than `controlBytesMax` for it: what
+   * is left out is healed as any lost message is.
+   */
   async #publish(message: DownstreamMessage): Promise<boolean> {
+    const bytes = encodeControl(message);
+    if (this.#controlBytes > this.#options.controlBytesMax) {
+      this.#leftOut(message);
+      return false;
+    }
+    this.#controlBytes += bytes.length;
     try {
-      await this.#deps.transport.publish(this.#topics.downControl, encodeControl(message), 1);
+      await this.#deps.transport.publish(this.#topics.downControl, bytes, 1);
       return true;
     } catch (cause) {
       this.#deps.log.debug('control-message-not-sent', {
@@ -350,6 +365,12 @@ export class ProducerRelation {
         cause: String(cause),
       });
       return false;
+    } finally {
+      this.#controlBytes -= bytes.length;
     }
+  }
+
+  #leftOut({ kind }: DownstreamMessage): void {
+    this.#deps.log.warn('consumer-slow', { relation: this.relation, kind });
   }
 }

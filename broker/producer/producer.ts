@@ -87,6 +87,11 @@ export class Producer implements Service, FrameForwarder {
   }
 
   #onControl(relation: ProducerRelation, payload: Uint8Array): void {
+    if (!relation.controlQuota.take(payload)) {
+      this.counters.failAtOnce();
+      this.#deps.log.warn('control-quota-exceeded', { relation: relation.relation });
+      return;
+    }
     const decoded = decodeUpstream(payload);
     if (!decoded.ok) {
       this.counters.failAtOnce();

@@ -7,6 +7,7 @@ import { relayPaths, type RelayStatus } from '../../common/control/relay-answer.
 import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
 import { createLog, type Log } from '../../common/runtime/log.ts';
 import { makeDirectory } from '../../common/runtime/make-directory.ts';
+import { PacedLog } from '../../common/runtime/paced-log.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import { siteServicesOf, type SiteServices } from '../../common/site-control/site-services.ts';
@@ -23,7 +24,7 @@ import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
 import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
-import type { RelationConfig, RelayConfig } from './relay-config.ts';
+import { quotasOf, type RelationConfig, type RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
 import type { DownstreamLink, StreamPolicy, UpstreamLink } from './relay-options.ts';
 import { Relay } from './relay.ts';
@@ -48,7 +49,8 @@ export function buildRelay(
 ): { readonly service: Service; readonly relay: Relay } {
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
-  const log = overrides.log ?? createLog('relay', config.logLevel);
+  // Neighbours can cause warnings as often as they like.
+  const log = new PacedLog(overrides.log ?? createLog('relay', config.logLevel), clock);
   const deps = { clock, random, log };
   makeDirectory(config.dataDirectory, 0o700);
   const database = openSoundDatabase(
@@ -68,6 +70,7 @@ export function buildRelay(
       ...(trust === undefined ? {} : { trust }),
     },
     {
+      siteQuota: config.quota,
       retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
       consumer: consumerDefaults,
       producer: producerDefaults,
@@ -75,26 +78,9 @@ export function buildRelay(
     links,
   );
   const site = siteServices(config, { ...deps, transports, subscriptions, relay });
-  const status = (): RelayStatus => ({
-    listens: addressOf(broker, config),
-    neighbours: config.relations.map(({ relation, direction }) => ({
-      relation,
-      direction,
-      isLive: relay.isLive(relation),
-    })),
-    vms: relayedVms(relay.log, log),
-    logBytes: relay.logBytes(),
-    control: site?.services.server?.url ?? null,
-    setAside: setAsideFiles(config.dataDirectory),
-    stages: {
-      ...relay.stages(),
-      ...(site?.services.server === undefined
-        ? {}
-        : { 'site-control': site.services.server.counts() }),
-    },
-  });
+  const parts = { relay, broker, server: site?.services.server, log };
   const control = new ControlServer(
-    new Hono().get(relayPaths.status, (context) => context.json(status())),
+    new Hono().get(relayPaths.status, (context) => context.json(statusOf(config, parts))),
     deps,
     { name: 'relay', socketPath: relaySocketPath(config) },
   );
@@ -108,6 +94,39 @@ export function buildRelay(
       control,
     ]),
     relay,
+  };
+}
+
+function statusOf(
+  config: RelayConfig,
+  parts: {
+    readonly relay: Relay;
+    readonly broker: EmbeddedBroker | undefined;
+    readonly server: SiteServices['server'];
+    readonly log: Log;
+  },
+): RelayStatus {
+  const { relay, broker, server, log } = parts;
+  return {
+    listens: addressOf(broker, config),
+    neighbours: config.relations.map(({ relation, direction }) => ({
+      relation,
+      direction,
+      isLive: relay.isLive(relation),
+      delays: relay.delays(relation),
+    })),
+    vms: relayedVms(relay.log, log).map((vm) => ({
+      ...vm,
+      delays: vm.from === null ? null : relay.delays(vm.from, vm.vm),
+    })),
+    logBytes: relay.logBytes(),
+    bufferedBytes: broker?.bufferedBytes ?? 0,
+    control: server?.url ?? null,
+    setAside: setAsideFiles(config.dataDirectory),
+    stages: {
+      ...relay.stages(),
+      ...(server === undefined ? {} : { 'site-control': server.counts() }),
+    },
   };
 }
 
@@ -140,6 +159,7 @@ function neighbours(
     direction,
     transport: transports.to(relation, dial),
     may: policyOf(rest),
+    quotas: quotasOf(rest),
     isStanding: standing,
     ...(rest.onDemand
       ? { hasAskedFor: (stream: StreamId) => subscriptions.has(relation, stream) }

@@ -5,6 +5,9 @@ import type { LogCursors } from '../log/log-cursors.ts';
 import { epochKey } from '../stream-key.ts';
 import { policyAllows, type DownstreamLink } from './relay-options.ts';
 
+/** Epochs that are kept in memory; a neighbour could name any. */
+const reportedMax = 65_536;
+
 /**
  * What the final reader has stored, passed on upstream: for each epoch the least of what the standing neighbours on
  * the way to it report. In memory it is ahead of the durable cursors by one announcing interval at most; after a
@@ -63,6 +66,7 @@ export class FinalWatermarks {
           this.#cursors.throughSeq(relation, 'final-reader', stream, epoch),
         ]),
     );
+    if (this.#reported.size >= reportedMax) this.forget();
     this.#reported.set(key, reports);
     return reports;
   }

@@ -11,11 +11,50 @@ import {
   localPortSchema,
   siteDirectorySchema,
 } from '../mqtt/site-transport-config.ts';
+import { byteQuotaDefaults } from '../quota/byte-quotas.ts';
+import type { UpstreamQuotas } from './relay-options.ts';
 
 const dayMs = 86_400_000;
 const relationName = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them');
+
+/** Half of a burst holds the largest packet, so that every frame can pass. */
+const burstBytesMin = 8 * 1_024 * 1_024;
+const bytesPerSecond = z.int().min(1_024);
+const burstBytes = z.int().min(burstBytesMin);
+
+const relationQuotaSchema = z.strictObject({
+  bytesPerSecond: bytesPerSecond
+    .default(byteQuotaDefaults.neighbour.bytesPerSecond)
+    .describe('Bytes of frames a second, in the long run.'),
+  burstBytes: burstBytes
+    .default(byteQuotaDefaults.neighbour.burstBytes)
+    .describe('Bytes of frames at once, 8388608 or more.'),
+  vmBytesPerSecond: bytesPerSecond
+    .default(byteQuotaDefaults.vm.bytesPerSecond)
+    .describe('Bytes of frames of one VM a second, in the long run.'),
+  vmBurstBytes: burstBytes
+    .default(byteQuotaDefaults.vm.burstBytes)
+    .describe('Bytes of frames of one VM at once, 8388608 or more.'),
+  vmsMax: z
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(16_384)
+    .describe(
+      'VMs that it may name. Beyond it a VM without frames in the log gives its place to a new one, else the new one is not taken.',
+    ),
+});
+
+const siteQuotaSchema = z.strictObject({
+  bytesPerSecond: bytesPerSecond
+    .default(byteQuotaDefaults.site.bytesPerSecond)
+    .describe('Bytes of frames a second, in the long run.'),
+  burstBytes: burstBytes
+    .default(byteQuotaDefaults.site.burstBytes)
+    .describe('Bytes of frames at once, 8388608 or more.'),
+});
 
 const relationSchema = z.strictObject({
   relation: relationName.describe('Name of the relation to this neighbour; both have the same.'),
@@ -55,6 +94,11 @@ const relationSchema = z.strictObject({
     .union([z.literal('all'), z.array(vmIdSchema).min(1).max(500)])
     .optional()
     .describe('With upstream and controlUrl: ask for the streams of these VMs, or all, on demand.'),
+  quota: relationQuotaSchema
+    .prefault({})
+    .describe(
+      'With upstream: how much it may bring. Frames beyond it come later, nobody else’s do.',
+    ),
 });
 
 export type RelationConfig = z.output<typeof relationSchema>;
@@ -83,6 +127,9 @@ export const relayConfigSchema = z
       .min(1)
       .max(1_024)
       .describe('The neighbours: those towards the VMs and those towards the primary sites.'),
+    quota: siteQuotaSchema
+      .prefault({})
+      .describe('How much all neighbours together may bring; who floods is the one that waits.'),
     keepaliveSeconds: z
       .int()
       .min(1)
@@ -139,6 +186,16 @@ export const relayConfigSchema = z
     }
   });
 export type RelayConfig = z.output<typeof relayConfigSchema>;
+
+/** What a neighbour may bring, as its relation says. */
+export function quotasOf({ quota }: Pick<RelationConfig, 'quota'>): UpstreamQuotas {
+  const { bytesPerSecond: perSecond, burstBytes: burst, vmsMax } = quota;
+  return {
+    neighbour: { bytesPerSecond: perSecond, burstBytes: burst },
+    vm: { bytesPerSecond: quota.vmBytesPerSecond, burstBytes: quota.vmBurstBytes },
+    vmsMax,
+  };
+}
 
 /** What signed requests between a relation's sites lack, by key. */
 function problemsOfRequests(

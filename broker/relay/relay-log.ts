@@ -84,6 +84,11 @@ export class RelayLog implements FrameLog {
     return source === relation;
   }
 
+  /** Whether the log has heard of an epoch. */
+  knows(stream: StreamId, epoch: Epoch): boolean {
+    return this.#ranges.knows(stream, epoch) || this.#frames.epochId(stream, epoch) !== undefined;
+  }
+
   /** The neighbour that an epoch comes from; undefined when nobody brought it yet. */
   sourceOf(stream: StreamId, epoch: Epoch): string | undefined {
     const epochId = this.#frames.epochId(stream, epoch);

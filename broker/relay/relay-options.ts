@@ -1,5 +1,6 @@
 import type { StreamId, StreamKind } from '../../common/wire/frame.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
+import type { NeighbourQuotas } from '../quota/byte-quotas.ts';
 
 /** Which streams a neighbour may bring, or may have. */
 export interface StreamPolicy {
@@ -13,6 +14,13 @@ export interface UpstreamLink {
   readonly relation: string;
   readonly transport: MqttTransport;
   readonly may: StreamPolicy;
+  readonly quotas: UpstreamQuotas;
+}
+
+/** How much a neighbour may bring. */
+export interface UpstreamQuotas extends NeighbourQuotas {
+  /** VMs that it may name; beyond it one whose frames are all gone gives its place up. */
+  readonly vmsMax: number;
 }
 
 /** A neighbour towards the primary site: our producer, its consumer. */

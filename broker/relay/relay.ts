@@ -10,7 +10,12 @@ import { StatementVerifier } from '../../common/signing/statement-verifier.ts';
 import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { ConsumerOptions, RelayHooks } from '../consumer/consumer-options.ts';
+import type {
+  ConsumerOptions,
+  EpochRefusal,
+  RelayHooks,
+  Watermark,
+} from '../consumer/consumer-options.ts';
 import { Consumer } from '../consumer/consumer.ts';
 import type { FrameLog } from '../log/frame-log.ts';
 import { LogCursors } from '../log/log-cursors.ts';
@@ -19,6 +24,8 @@ import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import type { FrameSink, KeyStatements } from '../ports.ts';
 import type { ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
+import type { DelayCounts } from '../quota/byte-quotas.ts';
+import type { ByteQuota } from '../quota/fair-share.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
 import { RelayLog } from './relay-log.ts';
 import {
@@ -28,12 +35,15 @@ import {
   type UpstreamLink,
 } from './relay-options.ts';
 import { RelayedKeys } from './relayed-keys.ts';
+import { UpstreamBounds } from './upstream-bounds.ts';
 
 /** A pass looks for what is too old or too much; retention has slack for what comes in between. */
 const retentionIntervalMs = 30_000;
 
 export interface RelayOptions {
   readonly retention: LogRetentionOptions;
+  /** Of all neighbours towards the VMs together. */
+  readonly siteQuota: ByteQuota;
   readonly consumer: Omit<ConsumerOptions, 'relation' | 'storedBy'>;
   readonly producer: Omit<ProducerOptions, 'relations'>;
 }
@@ -70,6 +80,7 @@ export class Relay implements Service {
   readonly #walSync: WalSync;
   readonly #keys: RelayedKeys;
   readonly #verifiers = new Map<string, StatementVerifier>();
+  readonly #bounds: UpstreamBounds;
   readonly #finals: FinalWatermarks;
   readonly #retention: LogRetention;
   readonly #producers: readonly Producer[];
@@ -109,8 +120,7 @@ export class Relay implements Service {
       {
         cursors: standingCursors,
         onRaised: (watermark) => {
-          const source = this.log.sourceOf(watermark.stream, watermark.epoch);
-          if (source !== undefined) this.#consumers.get(source)?.reportFinal(watermark);
+          this.#reportFinal(watermark);
         },
       },
       downstream,
@@ -132,17 +142,16 @@ export class Relay implements Service {
           { ...options.producer, relations },
         ),
     );
+    const onEvicted = (): void => {
+      this.#forget();
+    };
+    this.#bounds = new UpstreamBounds({ ...deps, onEvicted }, options.siteQuota, upstream);
     this.#consumers = new Map(
       upstream.map((link) => [link.relation, this.#consumerOf(link, options.consumer)]),
     );
     this.#retention = new LogRetention({ database, clock, cursors }, options.retention);
-    const pruning = new PruningService(deps, {
-      name: 'log-retention',
-      intervalMs: retentionIntervalMs,
-      prune: () => this.#prune(),
-    });
     this.#services = new ServiceGroup('relay', [
-      pruning,
+      this.#pruning(),
       ...new Set([...upstream, ...downstream].map(({ transport }) => transport)),
       ...this.#producers,
       ...this.#consumers.values(),
@@ -163,6 +172,11 @@ export class Relay implements Service {
     const consumer = this.#consumers.get(relation);
     if (consumer !== undefined) return consumer.isLive;
     return this.#producers.some((producer) => producer.hasSession(relation));
+  }
+
+  /** See {@link UpstreamBounds.delays}. */
+  delays(relation: string, vm?: string): DelayCounts | null {
+    return this.#bounds.delays(relation, vm);
   }
 
   /** Frames in the log, bytes. */
@@ -187,7 +201,8 @@ export class Relay implements Service {
   #consumerOf(link: UpstreamLink, options: RelayOptions['consumer']): Consumer {
     const { relation, transport, may } = link;
     const relaying: RelayHooks = {
-      accepts: (stream, epoch) => policyAllows(may, stream) && this.#claim(relation, stream, epoch),
+      refusalOf: (stream, epoch) =>
+        policyAllows(may, stream) ? this.#claim(relation, stream, epoch) : 'not-allowed',
       forward: (frames) => {
         for (const frame of frames) this.#forwarded.add(frame);
         for (const producer of this.#producers) producer.forward(frames);
@@ -208,12 +223,14 @@ export class Relay implements Service {
       },
       stored: (stream) => this.log.stored(stream),
     };
-    const { trust, log } = this.#deps;
+    const { trust } = this.#deps;
     if (trust !== undefined) {
-      const verifier = new StatementVerifier({ identity: trust, store: this.#keys, log }, relation);
+      const deps = { ...this.#deps, identity: trust, store: this.#keys };
+      const verifier = new StatementVerifier(deps, relation);
       this.#verifiers.set(relation, verifier);
     }
     const statements = this.#verifiers.get(relation);
+    const quotas = this.#bounds.bytesOf(relation);
     return new Consumer(
       {
         ...this.#deps,
@@ -221,27 +238,46 @@ export class Relay implements Service {
         sink,
         relaying,
         ...(statements === undefined ? {} : { statements }),
+        ...(quotas === undefined ? {} : { quotas }),
       },
       { ...options, relation, storedBy: 'next-hop' },
     );
   }
 
   /** A disk that takes nothing must not keep frames that are under way from being handed on. */
-  #claim(relation: string, stream: StreamId, epoch: Epoch): boolean {
+  #claim(relation: string, stream: StreamId, epoch: Epoch): EpochRefusal | undefined {
     try {
-      return this.log.claim(relation, stream, epoch);
+      const isNew = !this.log.knows(stream, epoch);
+      if (isNew && !this.#bounds.admits(relation, stream.vm)) return 'too-many';
+      return this.log.claim(relation, stream, epoch) ? undefined : 'already-relayed';
     } catch (cause) {
       this.#deps.log.error('epoch-not-recorded', { relation, cause: String(cause) });
-      return this.#upstream.length === 1;
+      return this.#upstream.length === 1 ? undefined : 'already-relayed';
     }
+  }
+
+  /** Whole epochs are gone from the log. */
+  #forget(): void {
+    this.log.forget();
+    this.#finals.forget();
+  }
+
+  #reportFinal(watermark: Watermark): void {
+    const source = this.log.sourceOf(watermark.stream, watermark.epoch);
+    if (source !== undefined) this.#consumers.get(source)?.reportFinal(watermark);
+  }
+
+  #pruning(): Service {
+    return new PruningService(this.#deps, {
+      name: 'log-retention',
+      intervalMs: retentionIntervalMs,
+      prune: () => this.#prune(),
+    });
   }
 
   #prune(): boolean {
     const { prunedFrames, lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
-    if (prunedFrames > 0) {
-      this.log.forget();
-      this.#finals.forget();
-    }
+    if (prunedFrames > 0) this.#forget();
     if (lostFrames > 0) this.#deps.log.warn('log-frames-lost', { frameCount: lostFrames });
     return more;
   }

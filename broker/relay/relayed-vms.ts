@@ -13,7 +13,7 @@ const framesBackMax = 8;
  * What the status streams say of each VM that passes through, though the data streams may be sealed: that it runs, is
  * suspended, silent or dead (FI V), and how far its data stream is at its origin and here.
  */
-export function relayedVms(log: RelayLog, warnings: Log): RelayedVm[] {
+export function relayedVms(log: RelayLog, warnings: Log): Omit<RelayedVm, 'delays'>[] {
   const epochs = log.epochs();
   const newest = new Map<string, LogEpoch>();
   for (const epoch of epochs) {

@@ -61,29 +61,35 @@ async function print(status: RelayStatus, context: CommandContext): Promise<void
   if (status.listens !== null) await output.line(`listens  ${status.listens}`);
   if (status.control !== null) await output.line(`control  ${status.control}`);
   await output.line(`log      ${formatCount(status.logBytes)} bytes`);
+  await output.line(`buffered ${formatCount(status.bufferedBytes)} bytes`);
   await output.line('');
-  const neighbours = status.neighbours.map(({ relation, direction, isLive }) => [
+  const neighbours = status.neighbours.map(({ relation, direction, isLive, delays }) => [
     relation,
     direction,
     isLive ? style.green('live') : style.red('silent'),
+    delays === null ? '-' : formatCount(delays.delayedFrames),
   ]);
   const neighbourColumns = [
     { title: 'NEIGHBOUR', widthMin: 9 },
     { title: 'DIRECTION' },
     { title: 'STATE' },
-  ];
+    { title: 'DELAYED', alignment: 'right' },
+  ] as const;
   for (const line of formatTable(neighbourColumns, neighbours, columns)) await output.line(line);
   await output.line('');
   await printRelayedVms(status, context);
   await printStages(stagesOf('relay', status.stages), output);
 }
 
-/** HEAD is the newest frame here, BEHIND how many more the VM's host has told of. */
+/**
+ * HEAD is the newest frame here, BEHIND how many more the VM's host has told of, DELAYED how many were over a quota when they
+ * came.
+ */
 async function printRelayedVms({ vms }: RelayStatus, context: CommandContext): Promise<void> {
   if (vms.length === 0) return;
   const { output, clock } = context;
   const nowUs = clock.wallUs();
-  const rows = vms.map(({ vm, from, state, reportedAtUs, epoch, head, originHead }) => [
+  const rows = vms.map(({ vm, from, state, reportedAtUs, epoch, head, originHead, delays }) => [
     vm,
     from ?? '-',
     state === 'running' ? output.style.green(state) : output.style.yellow(state),
@@ -91,6 +97,7 @@ async function printRelayedVms({ vms }: RelayStatus, context: CommandContext): P
     epoch === null ? '-' : String(epoch),
     formatCount(head),
     originHead === null ? '-' : formatCount(Math.max(0, originHead - head)),
+    delays === null ? '-' : formatCount(delays.delayedFrames),
   ]);
   const columns = [
     { title: 'VM', widthMin: 8 },
@@ -100,6 +107,7 @@ async function printRelayedVms({ vms }: RelayStatus, context: CommandContext): P
     { title: 'EPOCH', alignment: 'right' },
     { title: 'HEAD', alignment: 'right' },
     { title: 'BEHIND', alignment: 'right' },
+    { title: 'DELAYED', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

@@ -2,6 +2,12 @@ import { z } from 'zod';
 
 import { stageStatusSchema } from './stage-answer.ts';
 
+/** What was over a quota when it came, and was asked for later, since the relay started. */
+const delaysSchema = z.object({
+  delayedFrames: z.int().nonnegative(),
+  delayedBytes: z.int().nonnegative(),
+});
+
 /** One VM as a site on its way sees it, from the clear status stream. */
 export const relayedVmSchema = z.object({
   vm: z.string(),
@@ -15,6 +21,7 @@ export const relayedVmSchema = z.object({
   originHead: z.int().nullable(),
   epoch: z.int().nullable(),
   head: z.int().nonnegative(),
+  delays: delaysSchema.nullable(),
 });
 export type RelayedVm = z.output<typeof relayedVmSchema>;
 
@@ -30,11 +37,15 @@ export const relayStatusSchema = stageStatusSchema.extend({
       direction: z.enum(['upstream', 'downstream']),
       /** Of one upstream: it answers. Of one downstream: it has subscribed, and its cursor is kept. */
       isLive: z.boolean(),
+      /** Of one upstream. */
+      delays: delaysSchema.nullable(),
     }),
   ),
   vms: z.array(relayedVmSchema),
   /** Frames in the log. */
   logBytes: z.number().nonnegative(),
+  /** What neighbours that dial us have not taken yet. */
+  bufferedBytes: z.number().nonnegative(),
   /** Damaged databases that were replaced; they stay in the data directory until someone removes them. */
   setAside: z.array(z.string()).default([]),
 });

@@ -1,8 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 
 import type { TlsIdentity } from '../identity/tls-identity.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { StageCounters } from '../runtime/stage-counters.ts';
+import { TokenBucket, type Quota } from '../runtime/token-bucket.ts';
 import { verifyStatement, type KeyStatement, type VerifiedClaim } from './key-statement.ts';
 import type { SignedStatements } from './statement-signer.ts';
 
@@ -15,26 +17,41 @@ export interface ClaimStore {
 }
 
 /**
+ * Signatures of one neighbour that are verified: below a tenth of a core's time in the long run. A site of thousands of
+ * epochs that is met for the first time is within the burst.
+ */
+export const verificationQuotaDefault: Quota = { burst: 16_384, perSecond: 500 };
+
+/**
  * What the neighbour of one relation states, judged by the authority that was pinned for it: the certificate must be one
- * for signing that is valid now, of that neighbour and of no other. A refused statement comes again with the neighbour's
- * next repetition.
+ * for signing that is valid now, of that neighbour and of no other. What is refused, or beyond the quota, comes again with the
+ * neighbour's next repetition.
  */
 export class StatementVerifier {
-  /** Statements; `dropped` were known, `failed` are not the neighbour's or contradict an earlier one. */
+  /** Statements; `dropped` were known, `failed` are not the neighbour's, contradict an earlier one, or are too many. */
   readonly counters = new StageCounters();
   readonly #deps: {
     readonly identity: TlsIdentity;
     readonly store: ClaimStore;
+    readonly clock: Clock;
     readonly log: Log;
   };
   readonly #relation: string;
+  readonly #bucket: TokenBucket;
 
   constructor(
-    deps: { readonly identity: TlsIdentity; readonly store: ClaimStore; readonly log: Log },
+    deps: {
+      readonly identity: TlsIdentity;
+      readonly store: ClaimStore;
+      readonly clock: Clock;
+      readonly log: Log;
+    },
     relation: string,
+    quota: Quota = verificationQuotaDefault,
   ) {
     this.#deps = deps;
     this.#relation = relation;
+    this.#bucket = new TokenBucket(quota, deps.clock.monotonicMs());
   }
 
   /** The claims that are new here, and kept. Never throws: what a disk did not take is stated again. */
@@ -63,7 +80,13 @@ export class StatementVerifier {
       return [];
     }
     const { publicKey } = new X509Certificate(der);
-    return unknown.flatMap((statement) => {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const judged = unknown.filter(() => this.#bucket.take(nowMs));
+    if (judged.length < unknown.length) {
+      this.counters.failed += unknown.length - judged.length;
+      this.#warn('too-many', unknown.length - judged.length);
+    }
+    return judged.flatMap((statement) => {
       const outcome = verifyStatement(statement, publicKey);
       if (outcome.ok && this.#deps.store.accept(outcome.claim)) {
         this.counters.forwarded += 1;

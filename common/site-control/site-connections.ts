@@ -4,7 +4,7 @@ import type { TLSSocket } from 'node:tls';
 import type { TlsIdentity } from '../identity/tls-identity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { TokenBucket, type Quota } from './token-bucket.ts';
+import { TokenBucket, type Quota } from '../runtime/token-bucket.ts';
 
 export interface ConnectionBounds {
   /** Connections of one relation; one more is closed. */

@@ -10,6 +10,7 @@ import { Producer } from '../../broker/producer/producer.ts';
 import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { PacedLog } from '../../common/runtime/paced-log.ts';
 import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
@@ -59,13 +60,16 @@ export function mqttStreams(
   );
   const streamLog = new StreamLog({ ...deps, protector });
   const { siteDirectory } = config;
-  const transports = transportsOf(config, deps);
+  // Neighbours can cause warnings as often as they like.
+  const log = new PacedLog(deps.log, deps.clock);
+  const transports = transportsOf(config, { ...deps, log });
   const transport = transports.to('any', config.mqttUrl);
   const cursors = new LogCursors(deps);
   const { trust } = transports;
   const producer = new Producer(
     {
       ...deps,
+      log,
       transport,
       streamLog,
       cursors,

@@ -48,7 +48,7 @@ export class ChainLoad implements AsyncDisposable {
     const rows = this.#agent.rows('load').map(({ column1 }) => Number(column1));
     const kept = new Set(rows);
     await eventually(() => chain.values().length >= rows.length, timeout);
-    const epochs = (await chain.vms())[0]?.epochs ?? [];
+    const epochs = (await chain.vms()).find(({ vm }) => vm === 'vm1')?.epochs ?? [];
     return {
       rows,
       arrived: chain.values().map(Number),

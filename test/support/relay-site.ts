@@ -6,8 +6,10 @@ import { EmbeddedBroker, embeddedBrokerDefaults } from '../../broker/mqtt/embedd
 import { MqttClient, mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
 import type { MqttTransport } from '../../broker/mqtt/mqtt-transport.ts';
 import { producerDefaults } from '../../broker/producer/producer-options.ts';
+import { byteQuotaDefaults } from '../../broker/quota/byte-quotas.ts';
+import type { ByteQuota } from '../../broker/quota/fair-share.ts';
 import { migrateRelayLog } from '../../broker/relay/relay-log-schema.ts';
-import type { StreamPolicy } from '../../broker/relay/relay-options.ts';
+import type { StreamPolicy, UpstreamQuotas } from '../../broker/relay/relay-options.ts';
 import { Relay, type RelayDeps } from '../../broker/relay/relay.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
@@ -36,6 +38,7 @@ export interface RelaySiteOptions {
     readonly relation: string;
     readonly port: number;
     readonly may?: StreamPolicy;
+    readonly quotas?: UpstreamQuotas;
     readonly wrap?: (client: MqttTransport) => MqttTransport;
   }[];
   readonly downstream: readonly {
@@ -45,6 +48,7 @@ export interface RelaySiteOptions {
     readonly hasAskedFor?: (stream: StreamId) => boolean;
   }[];
   readonly logBytesMax?: number;
+  readonly siteQuota?: ByteQuota;
   /** With it key statements are verified and countersigned. */
   readonly trust?: RelayDeps['trust'];
   /** What an intermediary does that is no honest one. */
@@ -67,6 +71,8 @@ export function quickClient(port: number): MqttClient {
 export class RelaySite implements AsyncDisposable {
   readonly relay: Relay;
   readonly database: Database;
+  /** Its own. */
+  readonly broker: EmbeddedBroker;
 
   constructor(options: RelaySiteOptions) {
     mkdirSync(options.directory, { recursive: true });
@@ -74,9 +80,10 @@ export class RelaySite implements AsyncDisposable {
     migrateRelayLog(database);
     this.database = database;
     const broker = new EmbeddedBroker(
-      { log: silentLog },
+      { clock: new SystemClock(), log: silentLog },
       { ...embeddedBrokerDefaults, port: options.port },
     );
+    this.broker = broker;
     const toDownstream = options.wrapDownstream?.(broker) ?? broker;
     this.relay = new Relay(
       {
@@ -88,15 +95,17 @@ export class RelaySite implements AsyncDisposable {
         onCorrupt: () => {},
       },
       {
+        siteQuota: options.siteQuota ?? byteQuotaDefaults.site,
         retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },
         consumer: quickConsumer,
         producer: { ...producerDefaults, announceIntervalMs: 50 },
       },
       {
-        upstream: options.upstream.map(({ relation, port, may, wrap }) => ({
+        upstream: options.upstream.map(({ relation, port, may, wrap, quotas }) => ({
           relation,
           transport: (wrap ?? ((client) => client))(quickClient(port)),
           may: may ?? everyStream,
+          quotas: quotas ?? { ...byteQuotaDefaults, vmsMax: 1_000 },
         })),
         downstream: options.downstream.map(({ relation, may, isStanding, ...asked }) => ({
           ...asked,

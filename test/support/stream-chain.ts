@@ -50,6 +50,8 @@ const relays = ['relay-1', 'relay-2'] as const;
 export interface ChainFaults {
   /** Hops, named after who receives, that lead through a {@link TcpProxy}. */
   readonly proxied?: readonly ChainPart[];
+  /** Relations of a part beside those of the chain. */
+  readonly relations?: Partial<Record<ChainPart, readonly object[]>>;
   /** Keys of a part's configuration beside those that the chain needs. */
   readonly configs?: Partial<Record<ChainPart, object>>;
   /** Whether a part that ends by itself is started again. */
@@ -217,12 +219,32 @@ export class StreamChain implements AsyncDisposable {
     return this.#client('collector').call('PUT', path, body, vmAnswerSchema);
   }
 
-  /** Values of raw deliveries that the reader has, in the order of their frames; of sealed ones what its key opens. */
+  /** Most memory that a process had in use since it started, bytes. */
+  peakMemoryBytes(part: ChainPart): number {
+    const status = readFileSync(`/proc/${this.#children.get(part)?.pid ?? 0}/status`, 'utf8');
+    return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) * 1_024;
+  }
+
+  /** Of a VM, the value that arrived last at the reader. */
+  newestValue(vm: string): Value | undefined {
+    return this.#atReader((database) =>
+      database
+        .prepare<[string], { value: Value }>(
+          `SELECT value FROM readings JOIN series USING (series_id) WHERE vm = ?
+           ORDER BY position DESC LIMIT 1`,
+        )
+        .get(vm),
+    )?.value;
+  }
+
+  /**
+   * Values of raw deliveries of vm1 that the reader has, in the order of their frames; of sealed ones what its key opens.
+   */
   values(): readonly Value[] {
     return this.#atReader((database) => {
       const open = this.#isSecure ? openerOf(database, this.#keysDirectory) : undefined;
       return framesOf(database)
-        .filter(({ kind }) => kind === 'data')
+        .filter(({ vm, kind }) => vm === 'vm1' && kind === 'data')
         .flatMap(({ bytes }) => valuesOf(bytes, open));
     });
   }
@@ -273,6 +295,7 @@ export class StreamChain implements AsyncDisposable {
         const relations = [
           { relation: part, direction: 'upstream', dial },
           { relation: next, direction: 'downstream' },
+          ...(this.#faults.relations?.[part] ?? []),
         ];
         configs.set(part, { ...site, listen: { port }, relations });
       }
@@ -338,10 +361,10 @@ export function siteName(part: ChainPart): string {
 
 function framesOf(
   database: Database,
-): readonly { readonly kind: string; readonly bytes: Uint8Array }[] {
+): readonly { readonly vm: string; readonly kind: string; readonly bytes: Uint8Array }[] {
   return database
-    .prepare<[], { kind: string; bytes: Uint8Array }>(
-      'SELECT kind, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY number, seq',
+    .prepare<[], { vm: string; kind: string; bytes: Uint8Array }>(
+      'SELECT vm, kind, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY number, seq',
     )
     .all();
 }

@@ -6,8 +6,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { FileTlsIdentity } from '../../../common/identity/file-tls-identity.ts';
 import { SiteAuthority } from '../../../common/identity/site-authority.ts';
 import { siteFiles } from '../../../common/identity/site-files.ts';
-import { SystemClock } from '../../../common/runtime/clock.ts';
+import { SystemClock, type Clock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
+import type { Quota } from '../../../common/runtime/token-bucket.ts';
 import { newEpochKey } from '../../../common/signing/epoch-key.ts';
 import type { KeyClaim } from '../../../common/signing/key-statement.ts';
 import { StatementSigner } from '../../../common/signing/statement-signer.ts';
@@ -21,6 +22,7 @@ import {
 } from '../../../common/wire/control-message.ts';
 import { vmIdSchema } from '../../../common/wire/vm-descriptor.ts';
 import { Federation } from '../../support/federation.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
 import { dataStream, sampleEpoch } from '../../support/sample-frames.ts';
 import { makeNeighbours, makeSite } from '../../support/sites.ts';
 
@@ -74,12 +76,17 @@ beforeEach(async () => {
     c: await federation.identity(directories.c),
   };
   store = new MemoryClaims();
-  verifier = new StatementVerifier({ identity: sites.b, store, log: silentLog }, 'ab');
+  verifier = newVerifier();
 });
 
 afterEach(async () => {
   await federation.close();
 });
+
+function newVerifier(clock: Clock = new SystemClock(), quota?: Quota): StatementVerifier {
+  const deps = { identity: sites.b, store, clock, log: silentLog };
+  return new StatementVerifier(deps, 'ab', quota);
+}
 
 function signedBy(site: FileTlsIdentity, claims: readonly KeyClaim[] = [claim]) {
   const signed = new StatementSigner(site).sign(claims);
@@ -116,6 +123,21 @@ describe('key statements between neighbours', () => {
     writeFileSync(siteFiles(directories.b).pins('ab'), '');
     await sites.b.reload();
     expect(verifier.take(signedBy(sites.a))).toEqual([]);
+  });
+
+  test('without end are not verified without end: beyond the rate they wait for a repetition', async () => {
+    const clock = new ManualClock();
+    const limited = newVerifier(clock, { burst: 3, perSecond: 1 });
+    const claims = Array.from({ length: 5 }, (_, index) => ({
+      ...claim,
+      epoch: { number: index + 1, nonce: `000000000000000${index}` },
+    }));
+    const signed = signedBy(sites.a, claims);
+    expect(limited.take(signed)).toHaveLength(3);
+    expect(limited.counters).toMatchObject({ accepted: 5, forwarded: 3, failed: 2 });
+    expect(limited.take(signed)).toEqual([]);
+    await clock.advance(2_000);
+    expect(limited.take(signed)).toHaveLength(2);
   });
 
   test('that a disk did not take are taken when they come again', () => {
