@@ -1,35 +1,18 @@
-// oxlint-disable-next-line import/no-unassigned-import -- the ASN.1 decorators need it, and before them
-import 'reflect-metadata';
-import { createPrivateKey, generateKeyPairSync, randomBytes, webcrypto } from 'node:crypto';
-import { isIP } from 'node:net';
+import { verify, X509Certificate } from 'node:crypto';
 
-import { AsnConvert } from '@peculiar/asn1-schema';
 import {
-  GeneralName as AsnGeneralName,
-  GeneralSubtree,
-  GeneralSubtrees,
-  Name as AsnName,
-  NameConstraints,
-  CRLNumber,
-} from '@peculiar/asn1-x509';
-import {
-  AuthorityKeyIdentifierExtension,
-  BasicConstraintsExtension,
-  ExtendedKeyUsage,
-  ExtendedKeyUsageExtension,
-  Extension,
-  KeyUsageFlags,
-  KeyUsagesExtension,
-  Name,
-  SubjectAlternativeNameExtension,
-  SubjectKeyIdentifierExtension,
-  X509Certificate,
-  X509CertificateGenerator,
-  X509Crl,
-  X509CrlGenerator,
-  X509CrlReason,
-  type JsonGeneralName,
-} from '@peculiar/x509';
+  DerError,
+  derBits,
+  derBoolean,
+  derElement,
+  derElements,
+  derObjectIdentifier,
+  derTag,
+  derTimeMs,
+  derUnsigned,
+  expectTag,
+  type DerElement,
+} from './der.ts';
 
 /** A certificate and its private key (PKCS #8), both PEM. */
 export interface KeyedCertificate {
@@ -53,100 +36,16 @@ export const authoritySubject = 'CN=Isobar site authority';
 /** What a certificate for signatures is for, instead of TLS; below the documentation arc of RFC 5612. */
 export const signingUsage = '1.3.6.1.4.1.32473.1.1';
 
-const ecdsa = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
-const subjectKeyIdentifierId = '2.5.29.14';
-const nameConstraintsId = '2.5.29.30';
-const crlNumberId = '2.5.29.20';
-const serialBytes = 16;
+export const crlNumberId = '2.5.29.20';
+const subjectAltNameId = '2.5.29.17';
+const basicConstraintsId = '2.5.29.19';
+const extendedKeyUsageId = '2.5.29.37';
+/** RFC 5758, 3.2; the only one that our authorities sign with. */
+const ecdsaWithSha256Id = '1.2.840.10045.4.3.2';
 
 /** `urn:isobar:site:<name>`: what a site is called in its certificates (subject alternative name, URI). */
 export function siteUri(siteName: string): string {
   return `urn:isobar:site:${siteName}`;
-}
-
-/**
- * A self-signed P-256 authority for certificates of `siteName` alone: no authority below it (path length 0), and a
- * critical name constraint on the subject. The constraint is on the directory name, as URI constraints do not apply to
- * URNs (RFC 5280, 4.2.1.10).
- */
-export async function createAuthority(
-  siteName: string,
-  validity: Validity,
-): Promise<KeyedCertificate> {
-  const { key, keys } = await generateKeys();
-  const certificate = await X509CertificateGenerator.createSelfSigned(
-    {
-      name: authoritySubject,
-      serialNumber: newSerial(),
-      ...datesOf(validity),
-      signingAlgorithm: ecdsa,
-      keys,
-      extensions: [
-        new BasicConstraintsExtension(true, 0, true),
-        new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-        nameConstraints(siteName),
-        await SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
-      ],
-    },
-    webcrypto,
-  );
-  return { cert: `${certificate.toString('pem')}\n`, key };
-}
-
-/** A certificate with a new key for both ends of TLS. `hosts` are DNS names and IP addresses that the site listens on. */
-export function issueLeaf(
-  authority: KeyedCertificate,
-  subject: { readonly siteName: string; readonly hosts: readonly string[] },
-  validity: Validity,
-): Promise<KeyedCertificate> {
-  const usage = [ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth];
-  return issue(authority, subject, usage, validity);
-}
-
-/** A certificate with a new key for signed requests and countersignatures; no use for TLS. */
-export function issueSigningCertificate(
-  authority: KeyedCertificate,
-  siteName: string,
-  validity: Validity,
-): Promise<KeyedCertificate> {
-  return issue(authority, { siteName, hosts: [] }, [signingUsage], validity);
-}
-
-async function issue(
-  authority: KeyedCertificate,
-  { siteName, hosts }: { readonly siteName: string; readonly hosts: readonly string[] },
-  usage: readonly string[],
-  validity: Validity,
-): Promise<KeyedCertificate> {
-  const { key, keys } = await generateKeys();
-  const names: JsonGeneralName[] = [
-    { type: 'url', value: siteUri(siteName) },
-    ...hosts.map((host): JsonGeneralName => ({
-      type: isIP(host) === 0 ? 'dns' : 'ip',
-      value: host,
-    })),
-  ];
-  const certificate = await X509CertificateGenerator.create(
-    {
-      subject: `CN=${siteName}`,
-      issuer: authoritySubject,
-      serialNumber: newSerial(),
-      ...datesOf(validity),
-      signingAlgorithm: ecdsa,
-      publicKey: keys.publicKey,
-      signingKey: await importSigningKey(authority.key),
-      extensions: [
-        new BasicConstraintsExtension(false, undefined, true),
-        new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-        new ExtendedKeyUsageExtension([...usage], false),
-        new SubjectAlternativeNameExtension(names, false),
-        new AuthorityKeyIdentifierExtension(keyIdentifierOf(authority.cert)),
-        await SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
-      ],
-    },
-    webcrypto,
-  );
-  return { cert: `${certificate.toString('pem')}\n`, key };
 }
 
 /** A certificate that its authority has withdrawn. */
@@ -154,41 +53,6 @@ export interface Revocation {
   /** Hexadecimal, lower case. */
   readonly serial: string;
   readonly revokedAtMs: number;
-}
-
-/** An authority's list of withdrawn certificates (RFC 5280, 5), as PEM with the label that Node and OpenSSL expect. */
-export async function createRevocationList(
-  authority: KeyedCertificate,
-  list: {
-    /** Grows with each list of the authority. */
-    readonly number: number;
-    readonly thisUpdateMs: number;
-    readonly nextUpdateMs: number;
-    readonly revocations: readonly Revocation[];
-  },
-): Promise<string> {
-  const crl = await X509CrlGenerator.create(
-    {
-      issuer: authoritySubject,
-      thisUpdate: new Date(list.thisUpdateMs),
-      nextUpdate: new Date(list.nextUpdateMs),
-      signingAlgorithm: ecdsa,
-      signingKey: await importSigningKey(authority.key),
-      entries: list.revocations.map(({ serial, revokedAtMs }) => ({
-        serialNumber: serial,
-        revocationDate: new Date(revokedAtMs),
-        reason: X509CrlReason.keyCompromise,
-      })),
-      extensions: [
-        new AuthorityKeyIdentifierExtension(keyIdentifierOf(authority.cert)),
-        new Extension(crlNumberId, false, AsnConvert.serialize(new CRLNumber(list.number))),
-      ],
-    },
-    webcrypto,
-  );
-  const base64 = Buffer.from(crl.rawData).toString('base64');
-  const lines = base64.match(/.{1,64}/g) ?? [];
-  return ['-----BEGIN X509 CRL-----', ...lines, '-----END X509 CRL-----', ''].join('\n');
 }
 
 /** What a verified list says. */
@@ -200,28 +64,61 @@ export interface RevocationList {
   readonly serials: ReadonlySet<string>;
 }
 
-/** The list in `pem`, when the authority of `authorityCertificate` signed it; undefined for any other text. */
-export async function readRevocationList(
+/**
+ * The list in `pem` (RFC 5280, 5.1), when the authority of `authorityCertificate` signed it with ECDSA and SHA-256; undefined for any
+ * other text.
+ */
+export function readRevocationList(
   pem: string,
   authorityCertificate: string,
-): Promise<RevocationList | undefined> {
+): RevocationList | undefined {
   try {
-    const crl = new X509Crl(pem.replaceAll('X509 CRL', 'CRL'));
-    const publicKey = new X509Certificate(authorityCertificate);
-    if (!(await crl.verify({ publicKey }, webcrypto))) return undefined;
-    const number = crl.getExtension(crlNumberId);
-    if (crl.nextUpdate === undefined || number === null) return undefined;
-    return {
-      // The parser gives large numbers as text.
-      number: Number(String(AsnConvert.parse(number.value, CRLNumber).value)),
-      thisUpdateMs: crl.thisUpdate.getTime(),
-      nextUpdateMs: crl.nextUpdate.getTime(),
-      serials: new Set(crl.entries.map((entry) => normalSerial(entry.serialNumber))),
-    };
+    const { publicKey } = new X509Certificate(authorityCertificate);
+    return readList(derOf(pem), (signed, signature) =>
+      verify('sha256', signed, publicKey, signature),
+    );
   } catch {
     // Bytes from outside that are no list; the caller counts and reports it.
     return undefined;
   }
+}
+
+const listPem = /^-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]+)-----END X509 CRL-----$/;
+
+function derOf(pem: string): Uint8Array {
+  const [, base64] = listPem.exec(pem.trim()) ?? [];
+  if (base64 === undefined) throw new DerError('no PEM of a revocation list');
+  return Buffer.from(base64, 'base64');
+}
+
+/** @throws DerError */
+function readList(
+  der: Uint8Array,
+  isSigned: (signed: Uint8Array, signature: Uint8Array) => boolean,
+): RevocationList | undefined {
+  const [signed, algorithm, signature] = derElements(derElement(der, derTag.sequence).content);
+  const list = expectTag(signed, derTag.sequence);
+  if (!isSigned(list.bytes, derBits(signature))) return undefined;
+  // Of version 2, as what has a number must be.
+  const [, inner, issuer, thisUpdate, nextUpdate, ...rest] = derElements(list.content);
+  if (algorithmOf(algorithm) !== ecdsaWithSha256Id || algorithmOf(inner) !== ecdsaWithSha256Id) {
+    return undefined;
+  }
+  expectTag(issuer, derTag.sequence);
+  const extensions = extensionsOf(rest.at(-1), listExtensionsTag);
+  const [entries] = rest.length > 1 ? rest : [];
+  const number = extensions.get(crlNumberId);
+  if (number === undefined) return undefined;
+  return {
+    number: Number(`0x${derUnsigned(derElement(number, derTag.integer))}`),
+    thisUpdateMs: derTimeMs(thisUpdate),
+    nextUpdateMs: derTimeMs(nextUpdate),
+    serials: new Set(
+      entries === undefined
+        ? []
+        : sequenceOf(entries).map((entry) => derUnsigned(sequenceOf(entry)[0])),
+    ),
+  };
 }
 
 /** Serials compare as numbers: hexadecimal in lower case without leading zeros. */
@@ -236,82 +133,45 @@ export interface CertificateNames {
   readonly isAuthority: boolean;
 }
 
-/** @throws Error for bytes that are no certificate. */
+const listExtensionsTag = 0xa0;
+const certificateExtensionsTag = 0xa3;
+const uriTag = 0x86;
+
+/** @throws DerError for bytes that are no certificate (RFC 5280, 4.1). */
 export function namesOf(der: Uint8Array): CertificateNames {
-  const certificate = new X509Certificate(Uint8Array.from(der));
-  const names = certificate.getExtension(SubjectAlternativeNameExtension)?.names.items ?? [];
+  const [signed] = sequenceOf(derElement(der, derTag.sequence));
+  const extensions = extensionsOf(sequenceOf(signed).at(-1), certificateExtensionsTag);
+  const itemsOf = (id: string): DerElement[] => {
+    const value = extensions.get(id);
+    return value === undefined ? [] : sequenceOf(derElement(value, derTag.sequence));
+  };
+  const [isAuthority] = itemsOf(basicConstraintsId);
   return {
-    uris: names.filter(({ type }) => type === 'url').map(({ value }) => value),
-    usages: (certificate.getExtension(ExtendedKeyUsageExtension)?.usages ?? []).map(String),
-    isAuthority: certificate.getExtension(BasicConstraintsExtension)?.ca === true,
+    uris: itemsOf(subjectAltNameId)
+      .filter(({ tag }) => tag === uriTag)
+      .map(({ content }) => Buffer.from(content).toString('latin1')),
+    usages: itemsOf(extendedKeyUsageId).map((usage) => derObjectIdentifier(usage)),
+    isAuthority: isAuthority?.tag === derTag.boolean && derBoolean(isAuthority),
   };
 }
 
-/**
- * What is wrong with an authority that a neighbour hands over, for the site that it calls itself; undefined when nothing
- * is: self-signed P-256 with the shared subject, for this site alone, with no authority below it.
- */
-export async function authorityProblem(pem: string, siteName: string): Promise<string | undefined> {
-  let certificate: X509Certificate;
-  try {
-    certificate = new X509Certificate(pem);
-  } catch {
-    return 'it is no certificate';
+function sequenceOf(element: DerElement | undefined): DerElement[] {
+  return derElements(expectTag(element, derTag.sequence).content);
+}
+
+function algorithmOf(element: DerElement | undefined): string {
+  return derObjectIdentifier(sequenceOf(element)[0]);
+}
+
+/** Values by identifier; none where `element` is something else. @throws DerError also for one that is there twice. */
+function extensionsOf(element: DerElement | undefined, tag: number): Map<string, Uint8Array> {
+  const values = new Map<string, Uint8Array>();
+  if (element?.tag !== tag) return values;
+  for (const extension of sequenceOf(derElement(element.content, derTag.sequence))) {
+    const parts = sequenceOf(extension);
+    const id = derObjectIdentifier(parts[0]);
+    if (values.has(id)) throw new DerError(`extension ${id} is there twice`);
+    values.set(id, expectTag(parts.at(-1), derTag.octetString).content);
   }
-  const constraints = certificate.getExtension(BasicConstraintsExtension);
-  if (constraints?.ca !== true || constraints.pathLength !== 0) {
-    return 'it is no authority of path length 0';
-  }
-  if (certificate.subject !== authoritySubject || certificate.issuer !== authoritySubject) {
-    return `its subject and issuer must be ${authoritySubject}`;
-  }
-  const algorithm: { readonly namedCurve?: unknown } = certificate.publicKey.algorithm;
-  if (algorithm.namedCurve !== ecdsa.namedCurve) return 'its key is not of curve P-256';
-  if (!(await certificate.verify({ signatureOnly: true }, webcrypto))) {
-    return 'it is not signed by itself';
-  }
-  const found = certificate.getExtension(nameConstraintsId);
-  const expected = nameConstraints(siteName);
-  const isOwnSpace =
-    found?.critical === true && Buffer.from(found.value).equals(Buffer.from(expected.value));
-  return isOwnSpace ? undefined : `it is not constrained to certificates of ${siteName}`;
-}
-
-function nameConstraints(siteName: string): Extension {
-  const subject = AsnConvert.parse(new Name(`CN=${siteName}`).toArrayBuffer(), AsnName);
-  const base = new AsnGeneralName({ directoryName: subject });
-  const permittedSubtrees = new GeneralSubtrees([new GeneralSubtree({ base })]);
-  const constraints = new NameConstraints({ permittedSubtrees });
-  return new Extension(nameConstraintsId, true, AsnConvert.serialize(constraints));
-}
-
-function keyIdentifierOf(certificatePem: string): string {
-  const certificate = new X509Certificate(certificatePem);
-  const extension = certificate.getExtension<SubjectKeyIdentifierExtension>(subjectKeyIdentifierId);
-  if (extension === null) throw new TypeError('an authority of ours has a subject key identifier');
-  return extension.keyId;
-}
-
-/** Positive, so the first bit is clear (RFC 5280, 4.1.2.2). */
-function newSerial(): string {
-  const bytes = randomBytes(serialBytes);
-  bytes[0] = ((bytes[0] ?? 0) & 0x3f) | 0x40;
-  return bytes.toString('hex');
-}
-
-function datesOf({ notBeforeMs, notAfterMs }: Validity): { notBefore: Date; notAfter: Date } {
-  return { notBefore: new Date(notBeforeMs), notAfter: new Date(notAfterMs) };
-}
-
-async function generateKeys(): Promise<{ key: string; keys: webcrypto.CryptoKeyPair }> {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const spki = publicKey.export({ format: 'der', type: 'spki' });
-  const key = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
-  const verifying = await webcrypto.subtle.importKey('spki', spki, ecdsa, true, ['verify']);
-  return { key, keys: { privateKey: await importSigningKey(key), publicKey: verifying } };
-}
-
-function importSigningKey(pem: string): Promise<webcrypto.CryptoKey> {
-  const pkcs8 = createPrivateKey(pem).export({ format: 'der', type: 'pkcs8' });
-  return webcrypto.subtle.importKey('pkcs8', pkcs8, ecdsa, false, ['sign']);
+  return values;
 }

@@ -170,16 +170,15 @@ export class FileTlsIdentity implements TlsIdentity, SigningIdentity, Service {
       .update(JSON.stringify([document, leaf, signing, neighbours]))
       .digest('hex');
     if (this.#snapshot?.fileHash === fileHash) return this.#snapshot;
-    const read = neighbours.map(async ({ neighbour, pins, lists }) => {
+    const pins = neighbours.flatMap(({ neighbour, pins: pinsText, lists }) => {
       try {
-        return await readPins(neighbour, pins, lists, this.#snapshot?.pins ?? []);
+        return readPins(neighbour, pinsText, lists, this.#snapshot?.pins ?? []);
       } catch (error) {
         const cause = error instanceof Error ? error.message : String(error);
         this.#log.error('neighbour-pins-unreadable', { relation: neighbour.relation, cause });
         return [];
       }
     });
-    const pins = (await Promise.all(read)).flat();
     return { fileHash, document, leaf, signing, pins, material: this.#materialOf(leaf, pins) };
   }
 
@@ -196,34 +195,33 @@ export class FileTlsIdentity implements TlsIdentity, SigningIdentity, Service {
 }
 
 /** @throws Error for a pin that is no certificate; that neighbour is then trusted no longer. */
-async function readPins(
+function readPins(
   { relation, site }: SiteNeighbour,
   pinsText: string,
   listsText: string | undefined,
   before: readonly Pin[],
-): Promise<Pin[]> {
+): Pin[] {
   const lists = listsText === undefined ? undefined : splitPem(listsText);
-  const pins = splitPem(pinsText).map(async (pem): Promise<Pin> => {
+  const read = splitPem(pinsText).map((pem): Pin => {
     const authority = new X509Certificate(pem);
     const known = before.find((pin) => pin.authority.fingerprint256 === authority.fingerprint256);
-    const newest = await newestList(lists ?? [], pem, known?.revocations);
+    const newest = newestList(lists ?? [], pem, known?.revocations);
     return { relation, siteName: site, authority, revocations: newest };
   });
-  const read = await Promise.all(pins);
   const hasNone = read.every(({ revocations }) => revocations === undefined);
   if (lists === undefined || !hasNone) return read;
   return read.map((pin) => ({ ...pin, revocations: 'unreadable' }));
 }
 
 /** A list is never replaced by an older one: that would bring a revoked certificate back. */
-async function newestList(
+function newestList(
   lists: readonly string[],
   authorityPem: string,
   known: Pin['revocations'],
-): Promise<RevocationList | undefined> {
+): RevocationList | undefined {
   let newest = known === 'unreadable' ? undefined : known;
   for (const pem of lists) {
-    const list = await readRevocationList(pem, authorityPem);
+    const list = readRevocationList(pem, authorityPem);
     if (list !== undefined && list.number > (newest?.number ?? -1)) newest = list;
   }
   return newest;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import type { Clock } from '../runtime/clock.ts';
-import { authorityProblem, readRevocationList } from './certificates.ts';
+import { readRevocationList } from './certificates.ts';
 import { fingerprintOf, formatFingerprint } from './fingerprint.ts';
 import { IdentityError } from './identity-error.ts';
 import {
@@ -185,6 +185,8 @@ export function withdrawTrust(
 }
 
 async function refuseUnfit({ authorities, site }: Invitation): Promise<void> {
+  // Its libraries are for whoever accepts an invitation, not for every process of a site.
+  const { authorityProblem } = await import('./certificate-maker.ts');
   for (const pem of authorities) {
     const problem =
       splitPem(pem).length === 1 ? await authorityProblem(pem, site) : 'it is not one PEM block';
@@ -241,7 +243,7 @@ async function addRevocationLists(
   for (const authority of pins) {
     let newest: { pem: string; number: number } | undefined;
     for (const [index, pem] of [...present, ...offered].entries()) {
-      const list = await readRevocationList(pem, authority);
+      const list = readRevocationList(pem, authority);
       if (list === undefined) continue;
       if (index >= present.length) ofNeighbourCount += 1;
       if (list.number > (newest?.number ?? -1)) newest = { pem, number: list.number };

@@ -5,14 +5,12 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 
 import type { Clock } from '../runtime/clock.ts';
+import type * as CertificateMaker from './certificate-maker.ts';
 import {
-  createAuthority,
-  createRevocationList,
-  issueLeaf,
-  issueSigningCertificate,
   normalSerial,
   readRevocationList,
   type KeyedCertificate,
+  type RevocationList,
   type Validity,
 } from './certificates.ts';
 import { fingerprintOf } from './fingerprint.ts';
@@ -98,6 +96,7 @@ export class SiteAuthority {
       );
     }
     const validity = this.#validity(this.#lifetimes.authorityMs);
+    const { createAuthority } = await maker();
     await writePair(files, 'authority', await createAuthority(document.name, validity));
     await writeSiteDocument(files, document);
     await this.renewWhatIsDue();
@@ -160,6 +159,7 @@ export class SiteAuthority {
     return withSiteLock(this.#clock, this.#files, async () => {
       const { name } = readSiteDocument(this.#files);
       if ((await this.#nextAuthority()) === undefined) {
+        const { createAuthority } = await maker();
         const next = await createAuthority(name, this.#validity(this.#lifetimes.authorityMs));
         await writePair(this.#files, 'next-authority', next);
       }
@@ -229,6 +229,7 @@ export class SiteAuthority {
     { name, listen }: SiteDocument,
   ): Promise<void> {
     const { leafMs, signingMs } = this.#lifetimes;
+    const { issueLeaf, issueSigningCertificate } = await maker();
     const pair =
       stem === 'leaf'
         ? await issueLeaf(
@@ -253,7 +254,7 @@ export class SiteAuthority {
     for (const authority of authorities) {
       const fingerprint = fingerprintOf(authority.cert);
       const mine = all.filter((entry) => entry.authority === fingerprint);
-      const present = await listOf(lists, authority);
+      const present = listOf(lists, authority);
       const isDue =
         present === undefined ||
         nowMs >= present.list.nextUpdateMs - this.#lifetimes.revocationListMs / 2 ||
@@ -267,12 +268,13 @@ export class SiteAuthority {
     return true;
   }
 
-  #newList(
+  async #newList(
     authority: KeyedCertificate,
     entries: readonly RevocationEntry[],
     numberBefore: number | undefined,
   ): Promise<string> {
     const nowMs = this.#nowMs();
+    const { createRevocationList } = await maker();
     return createRevocationList(authority, {
       // Seconds, so that a list whose predecessor was lost is still newer than it.
       number: Math.max(Math.floor(nowMs / 1_000), (numberBefore ?? 0) + 1),
@@ -345,14 +347,17 @@ function hostsOf(listen: readonly string[]): string[] {
   return [...new Set(hosts)].filter((host) => host !== '');
 }
 
-async function listOf(
+/** Its libraries take a third of a second and 22 MiB, and a process that renews nothing needs none of them. */
+function maker(): Promise<typeof CertificateMaker> {
+  return import('./certificate-maker.ts');
+}
+
+function listOf(
   lists: readonly string[],
   authority: KeyedCertificate,
-): Promise<
-  { pem: string; list: NonNullable<Awaited<ReturnType<typeof readRevocationList>>> } | undefined
-> {
+): { readonly pem: string; readonly list: RevocationList } | undefined {
   for (const pem of lists) {
-    const list = await readRevocationList(pem, authority.cert);
+    const list = readRevocationList(pem, authority.cert);
     if (list !== undefined) return { pem, list };
   }
   return undefined;

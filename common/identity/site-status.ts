@@ -186,7 +186,7 @@ async function newestList(
   let newest: RevocationList | undefined;
   for (const pem of splitPem((await readTextIfThere(path)) ?? '')) {
     for (const authority of authorities) {
-      const list = await readRevocationList(pem, authority.toString());
+      const list = readRevocationList(pem, authority.toString());
       if (list !== undefined && list.number > (newest?.number ?? -1)) newest = list;
     }
   }

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import type { EmbeddedBroker } from '../../../broker/mqtt/embedded-broker.ts';
 import type { RefusalReason } from '../../../broker/mqtt/neighbour-listener.ts';
-import { createAuthority, issueLeaf } from '../../../common/identity/certificates.ts';
+import { createAuthority, issueLeaf } from '../../../common/identity/certificate-maker.ts';
 import type { FileTlsIdentity } from '../../../common/identity/file-tls-identity.ts';
 import { fingerprintOf } from '../../../common/identity/fingerprint.ts';
 import {
