@@ -20,9 +20,9 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 const owners: Readonly<Record<string, readonly string[]>> = {
   '@hono/node-server': ['common/control/'],
   '@peculiar/asn1-cms': ['common/sealing/'],
-  '@peculiar/asn1-schema': ['common/identity/certificates.ts', 'common/sealing/'],
-  '@peculiar/asn1-x509': ['common/identity/certificates.ts', 'common/sealing/'],
-  '@peculiar/x509': ['common/identity/certificates.ts'],
+  '@peculiar/asn1-schema': ['common/identity/certificate-maker.ts', 'common/sealing/'],
+  '@peculiar/asn1-x509': ['common/identity/certificate-maker.ts', 'common/sealing/'],
+  '@peculiar/x509': ['common/identity/certificate-maker.ts'],
   aedes: ['broker/mqtt/'],
   'better-sqlite3': ['common/sqlite/'],
   'cbor-x': ['common/'],
@@ -37,8 +37,9 @@ const owners: Readonly<Record<string, readonly string[]>> = {
     'cli/up/',
   ],
   mqtt: ['broker/mqtt/'],
+  'mqtt-packet': ['broker/mqtt/'],
   pino: ['common/runtime/log.ts'],
-  'reflect-metadata': ['common/identity/certificates.ts'],
+  'reflect-metadata': ['common/identity/certificate-maker.ts'],
   zod: [''],
 };
 
@@ -61,6 +62,23 @@ function folderOf(path: string): string {
 
 function read(path: string): string {
   return readFileSync(join(packageRoot(), path), 'utf8');
+}
+
+/** What Node loads before the first line of `path` runs: neither types nor what `import()` asks for later. */
+function loadedWith(path: string): string[] {
+  const found = new Set([path]);
+  for (const file of found) {
+    if (!file.endsWith('.ts')) continue;
+    const specifiers = read(file).matchAll(
+      /^(?:import|export)\b[^;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'/gm,
+    );
+    for (const [statement, from, bare] of specifiers) {
+      if (/^(?:import|export)\s+type\b/.test(statement)) continue;
+      const specifier = from ?? bare ?? '';
+      found.add(specifier.startsWith('.') ? normalize(join(dirname(file), specifier)) : specifier);
+    }
+  }
+  return [...found];
 }
 
 function importsOf(path: string): Edge[] {
@@ -106,6 +124,15 @@ describe('the architecture', () => {
       ({ from, to }) => !(owners[packageOf(to)] ?? []).some((owner) => from.startsWith(owner)),
     );
     expect(wrong).toEqual([]);
+  });
+
+  test('a relay loads no library for making certificates before it makes one', () => {
+    const loaded = loadedWith('broker/relay/run-relay.ts');
+    expect(loaded).toContain('common/identity/certificates.ts');
+    expect(loaded).toContain('zod');
+    expect(loaded.filter((to) => /^@peculiar\/|^reflect-metadata$|^node-forge$/.test(to))).toEqual(
+      [],
+    );
   });
 
   test('no product file imports from test, bench or scripts', () => {

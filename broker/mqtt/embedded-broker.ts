@@ -25,6 +25,7 @@ import {
 } from './neighbour-listener.ts';
 import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
 import { PublishPacer } from './publish-pacer.ts';
+import { sparePacketCache } from './spare-packet-cache.ts';
 
 export interface EmbeddedBrokerOptions {
   /** Whether clients without a certificate are served on `host` and `port`; they may do anything. Default: true. */
@@ -122,6 +123,7 @@ export class EmbeddedBroker implements MqttTransport {
 
   /** @throws MqttError `mqtt-listen-failed`, for instance when another process has the port. */
   async start(): Promise<void> {
+    sparePacketCache();
     const aedes = await Aedes.createBroker({
       // One message in flight for each publisher is our own rule, so nothing else needs to be held back here.
       concurrency: 0,

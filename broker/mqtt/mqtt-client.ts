@@ -1,11 +1,8 @@
+import { createRequire } from 'node:module';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 
-import {
-  MqttClient as Connection,
-  type IClientOptions,
-  type MqttClient as MqttConnection,
-} from 'mqtt';
+import type * as Mqtt from 'mqtt';
 
 import type { TlsIdentity } from '../../common/identity/tls-identity.ts';
 import {
@@ -24,7 +21,14 @@ import {
 } from './mqtt-transport.ts';
 import { contextOf } from './neighbour-listener.ts';
 import { guardPacketSize } from './packet-size-guard.ts';
+import { sparePacketCache } from './spare-packet-cache.ts';
 import { topicMatches } from './topics.ts';
+
+/**
+ * `import` would read each of the package's CommonJS files a second time for the names that it exports: half of the time and
+ * memory of loading it, of which a relay that comes back has little to give.
+ */
+const { MqttClient: Connection } = createRequire(import.meta.url)('mqtt') as typeof Mqtt;
 
 export interface MqttClientOptions {
   /** `mqtt://host:port` or `mqtts://host:port`. */
@@ -85,7 +89,7 @@ export class MqttClient implements MqttTransport {
   readonly #listeners = new Set<(isConnected: boolean) => void>();
   /** Of publishes that have no answer yet; the connection's end answers them, which MQTT.js does not always do. */
   readonly #unanswered = new Set<(cause: Error) => void>();
-  #connection: MqttConnection | undefined;
+  #connection: Mqtt.MqttClient | undefined;
   #isConnected = false;
   #isStopped = true;
   #failedAttempts = 0;
@@ -108,6 +112,7 @@ export class MqttClient implements MqttTransport {
   }
 
   start(): Promise<void> {
+    sparePacketCache();
     this.#isStopped = false;
     const { neighbour } = this.#options;
     if (neighbour !== undefined) {
@@ -195,14 +200,14 @@ export class MqttClient implements MqttTransport {
     });
   }
 
-  async #onConnected(connection: MqttConnection): Promise<void> {
+  async #onConnected(connection: Mqtt.MqttClient): Promise<void> {
     await this.#sendSubscriptions(connection, [...this.#subscriptions]);
     if (this.#connection !== connection) return;
     this.#failedAttempts = 0;
     this.#setConnected(true);
   }
 
-  #onClosed(connection: MqttConnection): void {
+  #onClosed(connection: Mqtt.MqttClient): void {
     if (this.#connection !== connection) return;
     connection.end(true);
     this.#connection = undefined;
@@ -222,12 +227,12 @@ export class MqttClient implements MqttTransport {
   }
 
   async #sendSubscriptions(
-    connection: MqttConnection,
+    connection: Mqtt.MqttClient,
     subscriptions: readonly Subscription[],
   ): Promise<void> {
     if (subscriptions.length === 0) return;
     const filters = Object.fromEntries(subscriptions.map(({ filter, qos }) => [filter, { qos }]));
-    let grants: Awaited<ReturnType<MqttConnection['subscribeAsync']>>;
+    let grants: Awaited<ReturnType<Mqtt.MqttClient['subscribeAsync']>>;
     try {
       grants = await connection.subscribeAsync(filters);
     } catch (cause) {
@@ -279,7 +284,7 @@ export class MqttClient implements MqttTransport {
     socket.destroy();
   }
 
-  #connectionOptions(): IClientOptions {
+  #connectionOptions(): Mqtt.IClientOptions {
     const { username, password, keepaliveSeconds, connectTimeoutMs } = this.#options;
     return {
       protocolVersion: 4,

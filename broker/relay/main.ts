@@ -1,10 +1,6 @@
-import { runProcess } from '../../common/runtime/run-process.ts';
-import { buildRelay } from './build-relay.ts';
-import { relayConfigSchema } from './relay-config.ts';
+import { keepYoungGenerationSmall } from '../../common/runtime/young-generation.ts';
 
-/** The relay process. */
-await runProcess({
-  name: 'relay',
-  schema: relayConfigSchema,
-  build: (config, deps) => buildRelay(config, deps).service,
-});
+/** The relay process. What it is made of comes later, as loading that is what makes the young generation grow first. */
+keepYoungGenerationSmall();
+const { runRelay } = await import('./run-relay.ts');
+await runRelay();
