@@ -299,7 +299,8 @@ export class Consumer implements Service {
     if (range === undefined) return;
     this.#requests.progressed(request, range.bytes);
     // Otherwise credit goes back when they are stored; of what was here already nothing will be.
-    if (!range.isNew && this.#intake.hasRoom) this.#grantCredit();
+    const mayGoOn = range.isNew ? this.#intake.keepsUp : this.#intake.hasRoom;
+    if (mayGoOn) this.#grantCredit();
   }
 
   #query(state: EpochState): void {

@@ -65,6 +65,11 @@ export class FrameIntake {
     return this.#storing.bytes <= this.#options.storingBytesMax / 2;
   }
 
+  /** Whether so little waits for the sink that more may come meanwhile: one window of back-fill. */
+  get keepsUp(): boolean {
+    return this.#storing.bytes <= this.#options.creditBytes;
+  }
+
   /** A relay takes an epoch from one neighbour only; what another offers is a loop, or not its own. */
   accepts(stream: StreamId, epoch: Epoch): boolean {
     const code = this.#deps.relaying?.refusalOf(stream, epoch);

@@ -1,10 +1,15 @@
 import { createRequire } from 'node:module';
 import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import {
+  connect as connectTls,
+  createSecureContext,
+  type SecureContext,
+  type TLSSocket,
+} from 'node:tls';
 
 import type * as Mqtt from 'mqtt';
 
-import type { TlsIdentity } from '../../common/identity/tls-identity.ts';
+import type { TlsIdentity, TlsMaterial } from '../../common/identity/tls-identity.ts';
 import {
   backoffDelayMs,
   reconnectPolicy,
@@ -12,6 +17,7 @@ import {
 } from '../../common/runtime/backoff.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import {
   MqttError,
@@ -39,6 +45,8 @@ export interface MqttClientOptions {
   readonly keepaliveSeconds: number;
   readonly connectTimeoutMs: number;
   readonly reconnect: BackoffPolicy;
+  /** After an attempt that was refused at once (ECONNREFUSED). */
+  readonly refused: BackoffPolicy;
   /** Mutual TLS with the neighbour of a relation: the url is `mqtts:`. Without, `mqtts:` trusts the system's authorities. */
   readonly neighbour?: NeighbourConnection;
 }
@@ -53,15 +61,17 @@ export interface NeighbourConnection {
 }
 
 /**
- * A broker that is back is found within this time, however long it was away: all that waits for the hop waits for it.
- * An attempt in vain is one refused connection.
+ * A broker that is back is found within this time, however long it was away: all that waits for the hop waits for it. Sooner where the
+ * machine answers that nobody listens: then an attempt in vain is two small packets, and most likely a process is about to be back.
  */
 const reconnectMaxMs = 500;
+const refusedMaxMs = 150;
 
 export const mqttClientDefaults = {
   keepaliveSeconds: 5,
   connectTimeoutMs: 5_000,
   reconnect: { ...reconnectPolicy, maxMs: reconnectMaxMs },
+  refused: { ...reconnectPolicy, maxMs: refusedMaxMs },
 } as const;
 
 interface Subscription {
@@ -96,6 +106,8 @@ export class MqttClient implements MqttTransport {
   #cancelRetry: Cancel = () => {};
   #cancelOnChange: Cancel = () => {};
   #socket: Socket | undefined;
+  /** Of the newest material; made once, as each takes a millisecond and attempts may be many. */
+  #secure: { readonly material: TlsMaterial; readonly context: SecureContext } | undefined;
 
   constructor(
     deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
@@ -179,6 +191,7 @@ export class MqttClient implements MqttTransport {
 
   #connect(): void {
     const connection = new Connection(() => this.#openSocket(), this.#connectionOptions());
+    let policy = this.#options.reconnect;
     this.#connection = connection;
     connection.on('connect', () => {
       this.#onConnected(connection).catch((cause: unknown) => {
@@ -193,10 +206,11 @@ export class MqttClient implements MqttTransport {
     });
     connection.on('error', (cause) => {
       this.#log.debug('mqtt-connection-error', { cause: cause.message });
+      if (systemErrorCode(cause) === 'ECONNREFUSED') policy = this.#options.refused;
       connection.end(true);
     });
     connection.once('close', () => {
-      this.#onClosed(connection);
+      this.#onClosed(connection, policy);
     });
   }
 
@@ -207,14 +221,14 @@ export class MqttClient implements MqttTransport {
     this.#setConnected(true);
   }
 
-  #onClosed(connection: Mqtt.MqttClient): void {
+  #onClosed(connection: Mqtt.MqttClient, policy: BackoffPolicy): void {
     if (this.#connection !== connection) return;
     connection.end(true);
     this.#connection = undefined;
     this.#setConnected(false);
     this.#failUnanswered();
     if (this.#isStopped) return;
-    const delayMs = backoffDelayMs(this.#options.reconnect, this.#failedAttempts, this.#random);
+    const delayMs = backoffDelayMs(policy, this.#failedAttempts, this.#random);
     this.#failedAttempts += 1;
     this.#cancelRetry = this.#clock.after(delayMs, () => {
       this.#connect();
@@ -259,9 +273,13 @@ export class MqttClient implements MqttTransport {
       noDelay: true,
     };
     let socket: Socket;
-    if (neighbour !== undefined) socket = connectToNeighbour(target, neighbour);
-    else if (isTls) socket = connectTls({ ...target, servername: target.host });
-    else socket = connectTcp(target);
+    if (neighbour !== undefined) {
+      socket = connectToNeighbour(target, neighbour, this.#contextFor(neighbour));
+    } else if (isTls) {
+      socket = connectTls({ ...target, servername: target.host });
+    } else {
+      socket = connectTcp(target);
+    }
     socket.setNoDelay(true);
     if (neighbour !== undefined) {
       guardPacketSize(socket, neighbour.packetBytesMax, () => {
@@ -271,6 +289,14 @@ export class MqttClient implements MqttTransport {
     }
     this.#socket = socket;
     return socket;
+  }
+
+  #contextFor({ identity }: NeighbourConnection): SecureContext {
+    const material = identity.material();
+    if (this.#secure?.material !== material) {
+      this.#secure = { material, context: createSecureContext(contextOf(material)) };
+    }
+    return this.#secure.context;
   }
 
   /** New own material is used from the next connection on; the present one ends only when its peer is trusted no longer. */
@@ -320,10 +346,11 @@ export class MqttClient implements MqttTransport {
 function connectToNeighbour(
   target: { readonly host: string; readonly port: number },
   { identity, relation }: NeighbourConnection,
+  secureContext: SecureContext,
 ): TLSSocket {
   return connectTls({
     ...target,
-    ...contextOf(identity.material()),
+    secureContext,
     rejectUnauthorized: true,
     servername: '',
     checkServerIdentity: (_host, certificate) =>

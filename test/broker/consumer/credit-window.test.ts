@@ -19,6 +19,10 @@ describe('CreditWindow', () => {
     expect(settled({ bytesPerSecond: 1e8, wayMs: 250 }, 8).bytes).toBe(bytesMax);
   });
 
+  test('on a link that is fast and short three rounds fill it', () => {
+    expect(settled({ bytesPerSecond: 1e8, wayMs: 1 }, 3).bytes).toBe(bytesMax);
+  });
+
   test('on 64 kbit/s at most a second of back-fill is under way for a query', () => {
     expect(settled({ bytesPerSecond: 8_000, wayMs: 55 }).bytes).toBeLessThanOrEqual(8_000);
   });

@@ -3,6 +3,7 @@ import { createServer, type Socket } from 'node:net';
 
 import { expect, test } from 'vitest';
 
+import { hostAndPortOf } from '../../../broker/mqtt/listen.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
 import { type Cancel, SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
@@ -86,16 +87,33 @@ class ImpatientClock extends SystemClock {
   }
 }
 
-test('however long a broker was away, the next attempt to reach it is at most half a second ahead', async () => {
+async function delaysOf(url: string): Promise<number[]> {
   const clock = new ImpatientClock();
   const random = new SystemRandom();
   const client = new MqttClient(
     { clock, random: { bytes: (count) => random.bytes(count), uniform: () => 1 }, log: silentLog },
-    { ...mqttClientDefaults, url: `mqtt://127.0.0.1:${await freePort()}` },
+    { ...mqttClientDefaults, url },
   );
   await client.start();
   await eventually(() => clock.delaysMs.length > 10, { timeoutMs: 10_000 });
   await client.stop();
-  expect(clock.delaysMs[0]).toBeLessThanOrEqual(50);
-  expect(Math.max(...clock.delaysMs)).toBe(500);
+  return clock.delaysMs;
+}
+
+test('however long a broker was away, the next attempt to reach it is at most half a second ahead', async () => {
+  const server = createServer((socket) => {
+    socket.destroy();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const delaysMs = await delaysOf(`mqtt://${hostAndPortOf(server)}`);
+  server.close();
+  expect(delaysMs[0]).toBeLessThanOrEqual(50);
+  expect(Math.max(...delaysMs)).toBe(500);
+});
+
+test('where nobody listens, the next attempt is at most 150 ms ahead: a process that is back is found then', async () => {
+  const delaysMs = await delaysOf(`mqtt://127.0.0.1:${await freePort()}`);
+  expect(delaysMs[0]).toBeLessThanOrEqual(50);
+  expect(delaysMs.slice(2)).toEqual(delaysMs.slice(2).map(() => 150));
 });
