@@ -40,7 +40,8 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
   announcedGraceMs: 250,
   epochsMax: 8_192,
   queryTimeoutMs: 5_000,
-  reportIntervalMs: 100,
+  // The producer makes them durable with its next announcement, each second: more often would only cost.
+  reportIntervalMs: 500,
   checkIntervalMs: 500,
   silenceMsMin: 3_000,
 };
