@@ -60,6 +60,7 @@ export function buildHostCollector(
   makeDirectory(config.dataDirectory, 0o700);
   const database = openDatabase(join(config.dataDirectory, 'collector.db'), {
     synchronous: config.synchronous,
+    walAutoCheckpointPages: 4_096,
   });
   migrateCollector(database);
   const makeStreams = overrides.makeStreams ?? mqttStreams;
