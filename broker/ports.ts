@@ -4,6 +4,7 @@ import type { FrameProtection } from '../common/wire/frame-codec.ts';
 import type {
   EncodedFrame,
   Epoch,
+  EpochOpened,
   FrameHeader,
   FrameRecord,
   StreamId,
@@ -27,7 +28,7 @@ export interface FrameAppender {
   head(stream: StreamId): { readonly epoch: Epoch; readonly seq: number } | undefined;
 }
 
-export type EpochReason = 'created' | 'generation-changed' | 'moved' | 'store-lost';
+export type EpochReason = EpochOpened['reason'];
 
 /** Says how each frame is protected; called once for each append, inside its transaction, which it may fail. */
 export interface FrameProtector {

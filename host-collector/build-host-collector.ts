@@ -92,7 +92,11 @@ export function buildHostCollector(
     },
     { probeIntervalMinMs },
   );
-  const api = createControlApi({ vms, streamStages: streams.stages });
+  const api = createControlApi({
+    vms,
+    streamStages: streams.stages,
+    neighbours: streams.neighbours,
+  });
   const control = new ControlServer(
     api,
     { clock, log },

@@ -5,6 +5,11 @@ import { Consumer } from '../broker/consumer/consumer.ts';
 import type { EmbeddedBroker } from '../broker/mqtt/embedded-broker.ts';
 import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
 import { SiteTransports } from '../broker/mqtt/site-transports.ts';
+import {
+  SubscriptionAsker,
+  subscriptionAskerDefaults,
+} from '../broker/relay/subscription-asker.ts';
+import { namedStreams, policyAllows, streamPolicyOf } from '../broker/stream-policy.ts';
 import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
@@ -53,12 +58,14 @@ export function buildPrimarySite(
   const transports = transportsOf(config, deps);
   const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
   const statements = verifierOf(transports, { ...deps, store }, relation);
+  const policy = streamPolicyOf(config);
   const inspector = store.inspector(signaturesOf(config));
   const consumer = new Consumer(
     {
       transport,
       sink: store,
       inspector,
+      takes: (stream) => policyAllows(policy, stream),
       ...(statements === undefined ? {} : { statements }),
       ...deps,
     },
@@ -101,15 +108,23 @@ export function buildPrimarySite(
   return { service, store, consumer };
 }
 
-/** Revocation lists against the producer's, and what else sites ask each other. */
+/** Revocation lists against the producer's, streams on demand, and what else sites ask each other. */
 function signedRequests(
-  { siteDirectory, dataDirectory, relation, control, controlUrl }: PrimarySiteConfig,
+  { siteDirectory, dataDirectory, relation, control, controlUrl, ask, kinds }: PrimarySiteConfig,
   deps: Parameters<typeof siteServicesOf>[0],
 ): Service[] {
   const controlUrls = new Map(controlUrl === undefined ? [] : [[relation, controlUrl]]);
   const options = { siteDirectory, dataDirectory, listen: control?.listen, controlUrls };
   const services = siteServicesOf(deps, options);
-  return services === undefined ? [] : [services.service];
+  if (services === undefined) return [];
+  const client = services.clients.get(relation);
+  if (ask === undefined || client === undefined) return [services.service];
+  const wanted = () => namedStreams(ask, kinds);
+  const asker = new SubscriptionAsker(
+    { ...deps, client },
+    { ...subscriptionAskerDefaults, relation, wanted, hopCount: () => 0 },
+  );
+  return [services.service, asker];
 }
 
 function retentionOf(
@@ -126,7 +141,7 @@ function retentionOf(
 }
 
 function buildStore(
-  { dataDirectory, seriesMax, keysDirectory }: PrimarySiteConfig,
+  { dataDirectory, seriesMax, keysDirectory, kinds }: PrimarySiteConfig,
   deps: { readonly clock: Clock; readonly log: Log },
 ): PrimaryStore {
   const path = join(dataDirectory, 'primary-site.db');
@@ -134,6 +149,7 @@ function buildStore(
     path,
     onCorrupt: crashSuspecting(path),
     seriesMax,
+    tapsStatus: !kinds.includes('data'),
     keys: keysDirectory === undefined ? [] : readReaderKeys(keysDirectory),
   });
 }

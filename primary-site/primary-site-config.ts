@@ -7,6 +7,7 @@ import {
   localPortSchema,
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
+import { askSchema, policyKindsSchema, policyVmsSchema } from '../broker/stream-policy.ts';
 import { controlSchema, controlUrlSchema } from '../common/site-control/site-control-config.ts';
 import { signaturePolicies } from './sealing/signature-inspector.ts';
 
@@ -36,6 +37,10 @@ export const primarySiteConfigSchema = z
       .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them')
       .default('primary-site')
       .describe('Name of the relation to the producer; both sides have the same.'),
+    vms: policyVmsSchema.describe('VMs whose streams are taken: ids, or all.'),
+    kinds: policyKindsSchema.describe(
+      'Which streams of these VMs: data, status, or both. status alone: an intermediary taps what the descriptors let it see.',
+    ),
     control: controlSchema
       .optional()
       .describe('Where the producer sends us signed requests. Default: nowhere.'),
@@ -43,6 +48,11 @@ export const primarySiteConfigSchema = z
       .optional()
       .describe(
         'Where the producer answers signed requests, https://HOST:PORT; revocation lists are exchanged there.',
+      ),
+    ask: askSchema
+      .optional()
+      .describe(
+        'With controlUrl: ask for the streams of these VMs, or all, on demand; an empty list ends what was asked for before.',
       ),
     keepaliveSeconds: z
       .int()
@@ -97,7 +107,11 @@ export const primarySiteConfigSchema = z
         'Publish each reading as JSON under json/<vm>/...; with siteDirectory only on our own broker at localPort.',
       ),
   })
-  .superRefine(({ mqttUrl, listen, siteDirectory, control, controlUrl }, context) => {
+  .superRefine(({ mqttUrl, listen, siteDirectory, control, controlUrl, ask }, context) => {
+    if (ask !== undefined && controlUrl === undefined) {
+      const message = 'needs controlUrl, where the producer can be asked';
+      context.addIssue({ code: 'custom', path: ['ask'], message });
+    }
     for (const [key, value] of Object.entries({ control, controlUrl })) {
       if (value === undefined || siteDirectory !== undefined) continue;
       const message = 'signed requests need siteDirectory, which has the keys';

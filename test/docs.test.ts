@@ -110,6 +110,8 @@ describe('the documents', () => {
     );
     expect(titles).toEqual([
       'A federation of three sites',
+      'A source behind a firewall',
+      'Extra consumers, and what an intermediary sees',
       'Files that were refused',
       'What `lost` means',
       'What `isobar status` counts',

@@ -58,6 +58,8 @@ export interface ConsumerDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Of other streams nothing is taken or asked for, whatever comes; without it everything is taken. */
+  readonly takes?: (stream: StreamId) => boolean;
   /** What only a relay does with what it consumes. */
   readonly relaying?: RelayHooks;
 }

@@ -72,6 +72,7 @@ export class FrameIntake {
 
   /** A relay takes an epoch from one neighbour only; what another offers is a loop, or not its own. */
   accepts(stream: StreamId, epoch: Epoch): boolean {
+    if (this.#deps.takes?.(stream) === false) return false;
     const code = this.#deps.relaying?.refusalOf(stream, epoch);
     if (code === undefined) return true;
     this.#counters.failAtOnce();

@@ -1,5 +1,7 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
+import type { StreamId, StreamKind } from '../../common/wire/frame.ts';
+import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
 import type { LogCursors } from './log-cursors.ts';
 
 export interface LogRetentionOptions {
@@ -38,6 +40,7 @@ interface Candidate {
 /**
  * Prunes a stream log in this order until age and bytes are within their bounds:
  *
+ *   0. what nobody is to have (`isWanted`), as one that asked for it has ended that
  *   1. what every subscriber's final reader has stored
  *   2. what every subscriber itself (the next hop) has stored
  *   3. with a durable `lost` record for each range, never in silence: what is too old; then the oldest of the VM that
@@ -50,6 +53,7 @@ export class LogRetention {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #cursors: LogCursors;
+  readonly #isWanted: (stream: StreamId) => boolean;
   readonly #options: LogRetentionOptions;
   readonly #oldestOfAll: Statement<[], Candidate>;
   readonly #oldestOfEpoch: Statement<[number, number], Candidate>;
@@ -59,9 +63,16 @@ export class LogRetention {
   readonly #shrink: Statement<[number, number]>;
 
   constructor(
-    deps: { readonly database: Database; readonly clock: Clock; readonly cursors: LogCursors },
+    deps: {
+      readonly database: Database;
+      readonly clock: Clock;
+      readonly cursors: LogCursors;
+      /** Without it somebody is to have every stream. */
+      readonly isWanted?: (stream: StreamId) => boolean;
+    },
     options: LogRetentionOptions,
   ) {
+    this.#isWanted = deps.isWanted ?? (() => true);
     this.#database = deps.database;
     this.#clock = deps.clock;
     this.#cursors = deps.cursors;
@@ -104,6 +115,9 @@ export class LogRetention {
 
   #prune(): PruneResult {
     const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs());
+    for (const { epochId, throughSeq } of this.#unwanted()) {
+      this.#sweep(pass, false, () => this.#oldestOfEpoch.all(epochId, throughSeq));
+    }
     for (const storedBy of ['final-reader', 'next-hop'] as const) {
       for (const { epochId, throughSeq, bytes } of this.#cursors.storedByAll(storedBy)) {
         if (bytes === 0) continue;
@@ -119,6 +133,16 @@ export class LogRetention {
       lostFrames: pass.lostFrames,
       more: pass.isFull,
     };
+  }
+
+  #unwanted(): { readonly epochId: number; readonly throughSeq: number }[] {
+    return this.#database
+      .prepare<[], { epochId: number; throughSeq: number; vm: string; kind: StreamKind }>(
+        `SELECT epoch_id AS epochId, last_seq AS throughSeq, vm, kind FROM stream_log_epochs
+         WHERE bytes > 0 ORDER BY epoch_id`,
+      )
+      .all()
+      .filter(({ vm, kind }) => !this.#isWanted({ vm: vmIdSchema.parse(vm), kind }));
   }
 
   /** Removes what `oldest` gives, again and again, until a frame may stay or there is none. */

@@ -26,6 +26,7 @@ import {
 import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
 import { PublishPacer } from './publish-pacer.ts';
 import { sparePacketCache } from './spare-packet-cache.ts';
+import { topicMatches } from './topics.ts';
 
 export interface EmbeddedBrokerOptions {
   /** Whether clients without a certificate are served on `host` and `port`; they may do anything. Default: true. */
@@ -78,6 +79,7 @@ export class EmbeddedBroker implements MqttTransport {
   /** By relation. */
   readonly #neighbourPacers = new Map<string, PublishPacer>();
   readonly #localPacers = new WeakMap<object, PublishPacer>();
+  readonly #clients = new Set<Client>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #neighbourListener: NeighbourListener | undefined;
@@ -147,6 +149,12 @@ export class EmbeddedBroker implements MqttTransport {
         done(refusal);
       }
     };
+    aedes.on('clientReady', (client) => {
+      this.#clients.add(client);
+    });
+    aedes.on('clientDisconnect', (client) => {
+      this.#clients.delete(client);
+    });
     aedes.on('clientError', (client, error) => {
       this.#log.debug('mqtt-client-error', { client: client.id, cause: error.message });
     });
@@ -248,7 +256,7 @@ export class EmbeddedBroker implements MqttTransport {
         const neighbour = this.#neighbours.get(client.conn);
         if (neighbour === undefined || !mayRead(neighbour, subscription.topic)) {
           done(this.#refuse('subscribe-not-allowed', neighbour));
-        } else if (filterCountOf(client) >= filtersPerClientMax) {
+        } else if (filtersOf(client).length >= filtersPerClientMax) {
           done(this.#refuse('protocol', neighbour));
         } else {
           done(null, subscription);
@@ -337,6 +345,13 @@ export class EmbeddedBroker implements MqttTransport {
     };
   }
 
+  /** A client that is no longer heard is cut within one and a half of the keepalive that it announced (MQTT 3.1.1, 3.1.2.10). */
+  hasReader(topic: string): boolean {
+    return [...this.#clients].some((client) =>
+      filtersOf(client).some((filter) => topicMatches(filter, topic)),
+    );
+  }
+
   onConnection(listener: (isConnected: boolean) => void): Cancel {
     this.#listeners.add(listener);
     return () => {
@@ -378,10 +393,10 @@ function publishFailed(topic: string, cause: Error): MqttError {
   });
 }
 
-/** Aedes keeps them by filter. */
-function filterCountOf(client: Client): number {
+/** Aedes keeps subscriptions by filter. */
+function filtersOf(client: Client): readonly string[] {
   const subscriptions: unknown = 'subscriptions' in client ? client.subscriptions : undefined;
   return typeof subscriptions === 'object' && subscriptions !== null
-    ? Object.keys(subscriptions).length
-    : 0;
+    ? Object.keys(subscriptions)
+    : [];
 }

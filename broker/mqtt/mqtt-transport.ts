@@ -37,6 +37,8 @@ export interface MqttTransport extends Service {
    * @throws MqttError `mqtt-subscribe-failed` when the broker refuses.
    */
   subscribe(filter: string, qos: QualityOfService, handler: MessageHandler): Promise<Cancel>;
+  /** Whether a client of ours reads `topic` now. Absent where that can't be known, as the broker is elsewhere. */
+  hasReader?(topic: string): boolean;
   /** Calls `listener` whenever the connection comes (subscriptions in force) or goes. */
   onConnection(listener: (isConnected: boolean) => void): Cancel;
 }

@@ -45,3 +45,14 @@ export interface ProducerDeps {
   /** Hears which frames a consumer says are stored; a relay passes it on. */
   readonly onStored?: (relation: string, message: StoredMessage) => void;
 }
+
+/** A producer has one transport: the relations of each that `links` have. */
+export function byTransport(
+  links: readonly { readonly transport: MqttTransport; readonly relation: string }[],
+): (readonly [MqttTransport, readonly string[]])[] {
+  const relations = new Map<MqttTransport, string[]>();
+  for (const { transport, relation } of links) {
+    relations.set(transport, [...(relations.get(transport) ?? []), relation]);
+  }
+  return [...relations];
+}

@@ -127,6 +127,11 @@ export class ProducerRelation {
     if (session !== undefined) this.#stateAll(this.#epochsFor(session));
   }
 
+  /** Tells the keys and heads of all epochs in the log, again. */
+  announceAll(): void {
+    if (this.#session !== undefined) this.#announceAll(this.#session);
+  }
+
   /** Announces heads (also none: that is the sign of life) and makes watermarks durable. */
   tick(): void {
     this.#writeWatermarks();

@@ -81,9 +81,18 @@ export class Producer implements Service, FrameForwarder {
     for (const relation of this.#relations) relation.state(epochs);
   }
 
-  /** Whether the neighbour of `relation` has subscribed since it was last connected. */
+  /** The neighbour of `relation` may have more than before: every epoch is announced to it again. */
+  announce(relation: string): void {
+    this.#relations.find((each) => each.relation === relation)?.announceAll();
+  }
+
+  /** Whether the neighbour of `relation` has subscribed and is connected, as far as that is known here. */
   hasSession(relation: string): boolean {
-    return this.#relations.some((known) => known.relation === relation && known.hasSession);
+    const { transport } = this.#deps;
+    const isConnected =
+      transport.hasReader?.(relationTopics(relation).downControl) ?? transport.isConnected;
+    const known = this.#relations.find((each) => each.relation === relation);
+    return isConnected && known?.hasSession === true;
   }
 
   #onControl(relation: ProducerRelation, payload: Uint8Array): void {

@@ -23,13 +23,18 @@ import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
 import { SiteTransports } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
+import { namedStreams, streamPolicyOf } from '../stream-policy.ts';
 import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
-import { quotasOf, type RelationConfig, type RelayConfig } from './relay-config.ts';
+import { quotasOf, type RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
-import type { DownstreamLink, StreamPolicy, UpstreamLink } from './relay-options.ts';
+import type { DownstreamLink, UpstreamLink } from './relay-options.ts';
+import { RelaySubscriptions } from './relay-subscriptions.ts';
 import { Relay } from './relay.ts';
 import { relayedVms } from './relayed-vms.ts';
 import { SubscriptionAsker, subscriptionAskerDefaults } from './subscription-asker.ts';
+
+/** How often it is looked which subscriptions are over, at most. */
+const expiryCheckIntervalMs = 30_000;
 
 /** What a test replaces; everything else is built from the configuration. */
 export interface RelayOverrides {
@@ -59,7 +64,7 @@ export function buildRelay(
     { synchronous: 'NORMAL', walAutoCheckpointPages: 4_096 },
     migrateRelayLog,
   );
-  const subscriptions = subscriptionsOf(config, database);
+  const subscriptions = subscriptionsOf(config, { database, clock });
   const { transports, ...links } = neighbours(config, deps, subscriptions);
   const { broker, trust } = transports;
   const relay = new Relay(
@@ -78,7 +83,7 @@ export function buildRelay(
     links,
   );
   const site = siteServices(config, { ...deps, transports, subscriptions, relay });
-  const parts = { relay, broker, server: site?.services.server, log };
+  const parts = { relay, subscriptions, broker, server: site?.services.server, log };
   const control = new ControlServer(
     new Hono().get(relayPaths.status, (context) => context.json(statusOf(config, parts))),
     deps,
@@ -90,7 +95,7 @@ export function buildRelay(
       closing,
       transports.identity,
       relay,
-      ...(site === undefined ? [] : [site.services.service, ...site.askers]),
+      ...(site === undefined ? [] : [site.services.service, ...site.keeping]),
       control,
     ]),
     relay,
@@ -101,12 +106,13 @@ function statusOf(
   config: RelayConfig,
   parts: {
     readonly relay: Relay;
+    readonly subscriptions: OnDemandSubscriptions;
     readonly broker: EmbeddedBroker | undefined;
     readonly server: SiteServices['server'];
     readonly log: Log;
   },
 ): RelayStatus {
-  const { relay, broker, server, log } = parts;
+  const { relay, subscriptions, broker, server, log } = parts;
   return {
     listens: addressOf(broker, config),
     neighbours: config.relations.map(({ relation, direction }) => ({
@@ -119,6 +125,7 @@ function statusOf(
       ...vm,
       delays: vm.from === null ? null : relay.delays(vm.from, vm.vm),
     })),
+    subscriptions: [...subscriptions.list()],
     logBytes: relay.logBytes(),
     bufferedBytes: broker?.bufferedBytes ?? 0,
     control: server?.url ?? null,
@@ -158,7 +165,7 @@ function neighbours(
     relation,
     direction,
     transport: transports.to(relation, dial),
-    may: policyOf(rest),
+    may: streamPolicyOf(rest),
     quotas: quotasOf(rest),
     isStanding: standing,
     ...(rest.onDemand
@@ -172,15 +179,14 @@ function neighbours(
   };
 }
 
-function policyOf({ vms, kinds }: Pick<RelationConfig, 'vms' | 'kinds'>): StreamPolicy {
-  return { vms: vms === 'all' ? 'all' : new Set<string>(vms), kinds: new Set(kinds) };
-}
-
 /** What neighbours may ask for is what their relation allows. */
-function subscriptionsOf({ relations }: RelayConfig, database: Database): OnDemandSubscriptions {
+function subscriptionsOf(
+  { relations, subscriptionLifeMs: lifeMs }: RelayConfig,
+  deps: { readonly database: Database; readonly clock: Clock },
+): OnDemandSubscriptions {
   const onDemand = relations.filter((each) => each.onDemand);
-  const policies = new Map(onDemand.map((each) => [each.relation, policyOf(each)]));
-  return new OnDemandSubscriptions({ database }, policies);
+  const policies = new Map(onDemand.map((each) => [each.relation, streamPolicyOf(each)]));
+  return new OnDemandSubscriptions(deps, { policies, lifeMs });
 }
 
 /** Signed requests from and to neighbours; undefined for a relay that is no site. */
@@ -194,7 +200,7 @@ function siteServices(
     readonly subscriptions: OnDemandSubscriptions;
     readonly relay: Relay;
   },
-): { readonly services: SiteServices; readonly askers: readonly SubscriptionAsker[] } | undefined {
+): { readonly services: SiteServices; readonly keeping: readonly Service[] } | undefined {
   const { siteDirectory, dataDirectory, control, relations } = config;
   const { transports, subscriptions, relay, ...deps } = parts;
   const controlUrls = new Map(
@@ -202,29 +208,40 @@ function siteServices(
       controlUrl === undefined ? [] : [[relation, controlUrl] as const],
     ),
   );
+  const lifeMs = config.subscriptionLifeMs;
+  const keeper = new RelaySubscriptions(
+    { ...deps, subscriptions, relay },
+    { lifeMs, checkIntervalMs: Math.min(lifeMs / 2, expiryCheckIntervalMs) },
+  );
   const services = siteServicesOf(
     { ...deps, site: transports.site },
     { siteDirectory, dataDirectory, listen: control?.listen, controlUrls },
-    [
-      serveSubscriptions({
-        subscribe: (relation, request) =>
-          Promise.resolve(subscriptions.subscribe(relay.log, relation, request)),
-      }),
-    ],
+    serveSubscriptions(keeper),
   );
   if (services === undefined) return undefined;
-  const hopCount = (): number => subscriptions.hopCountMax + 1;
-  const askers = relations.flatMap(({ relation, ask }) => {
+  const standing = new Set(
+    relations
+      .filter(({ direction, ask }) => direction === 'upstream' && ask === undefined)
+      .map(({ relation }) => relation),
+  );
+  // What comes without being asked for is not asked for elsewhere: in a ring of sites that would come back here.
+  const withoutStanding = (wanted: 'all' | readonly StreamId[]): 'all' | readonly StreamId[] =>
+    wanted === 'all'
+      ? wanted
+      : wanted.filter((stream) => !standing.has(relay.log.newestSourceOf(stream) ?? ''));
+  const hopCount = (): number => subscriptions.hopCount + 1;
+  const askers = relations.flatMap(({ relation, ask, vms, kinds }) => {
     const client = services.clients.get(relation);
     if (ask === undefined || client === undefined) return [];
-    return [
-      new SubscriptionAsker(
-        { ...deps, client },
-        { ...subscriptionAskerDefaults, relation, vms: ask, hopCount },
-      ),
-    ];
+    const may = streamPolicyOf({ vms, kinds });
+    const wanted = (): 'all' | readonly StreamId[] =>
+      ask === 'on-demand' ? withoutStanding(subscriptions.wanted(may)) : namedStreams(ask, kinds);
+    const options = { ...subscriptionAskerDefaults, relation, wanted, hopCount };
+    const asker = new SubscriptionAsker({ ...deps, client }, options);
+    return [{ may, asker, isPassedOn: ask === 'on-demand' }];
   });
-  return { services, askers };
+  keeper.passTo(askers.filter(({ isPassedOn }) => isPassedOn));
+  return { services, keeping: [keeper, ...askers.map(({ asker }) => asker)] };
 }
 
 function addressOf(

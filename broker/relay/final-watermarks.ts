@@ -3,7 +3,8 @@ import type { Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { Watermark } from '../consumer/consumer-options.ts';
 import type { LogCursors } from '../log/log-cursors.ts';
 import { epochKey } from '../stream-key.ts';
-import { policyAllows, type DownstreamLink } from './relay-options.ts';
+import { policyAllows } from '../stream-policy.ts';
+import type { DownstreamLink } from './relay-options.ts';
 
 /** Epochs that are kept in memory; a neighbour could name any. */
 const reportedMax = 65_536;

@@ -2,8 +2,7 @@ import { z } from 'zod';
 
 import { logLevels } from '../../common/runtime/log.ts';
 import { controlSchema, controlUrlSchema } from '../../common/site-control/site-control-config.ts';
-import { streamKinds } from '../../common/wire/frame.ts';
-import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
+import { subscriptionLifeMsMax } from '../../common/site-control/subscription-endpoint.ts';
 import { mqttClientDefaults } from '../mqtt/mqtt-client.ts';
 import {
   dialSchema,
@@ -12,12 +11,15 @@ import {
   siteDirectorySchema,
 } from '../mqtt/site-transport-config.ts';
 import { byteQuotaDefaults } from '../quota/byte-quotas.ts';
+import {
+  askSchema,
+  policyKindsSchema,
+  policyVmsSchema,
+  relationNameSchema,
+} from '../stream-policy.ts';
 import type { UpstreamQuotas } from './relay-options.ts';
 
 const dayMs = 86_400_000;
-const relationName = z
-  .string()
-  .regex(/^[A-Za-z0-9_-]{1,64}$/, 'letters, digits, _ and -, 1 to 64 of them');
 
 /** Half of a burst holds the largest packet, so that every frame can pass. */
 const burstBytesMin = 8 * 1_024 * 1_024;
@@ -57,22 +59,19 @@ const siteQuotaSchema = z.strictObject({
 });
 
 const relationSchema = z.strictObject({
-  relation: relationName.describe('Name of the relation to this neighbour; both have the same.'),
+  relation: relationNameSchema.describe(
+    'Name of the relation to this neighbour; both have the same.',
+  ),
   direction: z
     .enum(['upstream', 'downstream'])
     .describe('upstream: the neighbour is nearer to the VMs and sends. downstream: it receives.'),
   dial: dialSchema
     .optional()
     .describe("The neighbour's broker. Default: the neighbour dials ours."),
-  vms: z
-    .union([z.literal('all'), z.array(vmIdSchema).max(100_000)])
-    .default('all')
-    .describe('VMs whose streams this neighbour may send, or may have: ids, or all.'),
-  kinds: z
-    .array(z.enum(streamKinds))
-    .min(1)
-    .default([...streamKinds])
-    .describe('Which streams of these VMs: data, status, or both.'),
+  vms: policyVmsSchema.describe(
+    'VMs whose streams this neighbour may send, or may have: ids, or all.',
+  ),
+  kinds: policyKindsSchema.describe('Which streams of these VMs: data, status, or both.'),
   standing: z
     .boolean()
     .default(true)
@@ -91,9 +90,11 @@ const relationSchema = z.strictObject({
       'Where it answers signed requests, https://HOST:PORT. Default: revocation lists are exchanged when it asks us.',
     ),
   ask: z
-    .union([z.literal('all'), z.array(vmIdSchema).min(1).max(500)])
+    .union([z.literal('on-demand'), askSchema])
     .optional()
-    .describe('With upstream and controlUrl: ask for the streams of these VMs, or all, on demand.'),
+    .describe(
+      'With upstream and controlUrl: ask on demand for the streams of these VMs, or all; on-demand: those that neighbours ask us for. An empty list ends what was asked for before.',
+    ),
   quota: relationQuotaSchema
     .prefault({})
     .describe(
@@ -130,6 +131,14 @@ export const relayConfigSchema = z
     quota: siteQuotaSchema
       .prefault({})
       .describe('How much all neighbours together may bring; who floods is the one that waits.'),
+    subscriptionLifeMs: z
+      .int()
+      .min(1_000)
+      .max(subscriptionLifeMsMax)
+      .default(3_600_000)
+      .describe(
+        'What a neighbour asked for on demand ends so long after it last asked, ms; it asks again after a third of it, or ten minutes.',
+      ),
     keepaliveSeconds: z
       .int()
       .min(1)

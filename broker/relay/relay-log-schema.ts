@@ -39,6 +39,12 @@ const migrations: readonly Migration[] = [
            predecessor_nonce TEXT
          ) STRICT;`,
   },
+  {
+    // Whoever subscribed before has an hour to ask again.
+    name: 'subscriptions that end',
+    up: `ALTER TABLE relay_subscriptions ADD COLUMN expires_at_us INTEGER NOT NULL DEFAULT 0;
+         UPDATE relay_subscriptions SET expires_at_us = (unixepoch() + 3600) * 1000000;`,
+  },
 ];
 
 /**

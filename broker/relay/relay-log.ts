@@ -95,6 +95,16 @@ export class RelayLog implements FrameLog {
     return epochId === undefined ? undefined : this.#sourceOfId(epochId);
   }
 
+  /** The neighbour that the stream's newest epoch comes from. */
+  newestSourceOf({ vm, kind }: StreamId): string | undefined {
+    return this.#database
+      .prepare<[string, string], { relation: string }>(
+        `SELECT relation FROM stream_log_epochs JOIN relay_sources USING (epoch_id)
+         WHERE vm = ? AND kind = ? ORDER BY number DESC, epoch_id DESC LIMIT 1`,
+      )
+      .get(vm, kind)?.relation;
+  }
+
   /** Commits `frames`, each once, in one transaction; a frame that was declared lost withdraws the declaration. */
   store(frames: readonly EncodedFrame[]): void {
     const nowUs = this.#clock.wallUs();

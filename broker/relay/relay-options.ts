@@ -1,13 +1,7 @@
-import type { StreamId, StreamKind } from '../../common/wire/frame.ts';
+import type { StreamId } from '../../common/wire/frame.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import type { NeighbourQuotas } from '../quota/byte-quotas.ts';
-
-/** Which streams a neighbour may bring, or may have. */
-export interface StreamPolicy {
-  /** Ids of VMs; `all`: every one. */
-  readonly vms: 'all' | ReadonlySet<string>;
-  readonly kinds: ReadonlySet<StreamKind>;
-}
+import { policyAllows, type StreamPolicy } from '../stream-policy.ts';
 
 /** A neighbour towards the VM: its producer, our consumer. */
 export interface UpstreamLink {
@@ -40,8 +34,4 @@ export interface DownstreamLink {
 /** Whether a neighbour gets a stream: it may, and asked where it has to. */
 export function getsStream(link: DownstreamLink, stream: StreamId): boolean {
   return policyAllows(link.may, stream) && (link.hasAskedFor?.(stream) ?? true);
-}
-
-export function policyAllows(policy: StreamPolicy, stream: StreamId): boolean {
-  return policy.kinds.has(stream.kind) && (policy.vms === 'all' || policy.vms.has(stream.vm));
 }

@@ -20,20 +20,15 @@ import { Consumer } from '../consumer/consumer.ts';
 import type { FrameLog } from '../log/frame-log.ts';
 import { LogCursors } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
-import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
 import type { FrameSink, KeyStatements } from '../ports.ts';
-import type { ProducerOptions } from '../producer/producer-options.ts';
+import { byTransport, type ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import type { DelayCounts } from '../quota/byte-quotas.ts';
 import type { ByteQuota } from '../quota/fair-share.ts';
+import { policyAllows } from '../stream-policy.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
 import { RelayLog } from './relay-log.ts';
-import {
-  getsStream,
-  policyAllows,
-  type DownstreamLink,
-  type UpstreamLink,
-} from './relay-options.ts';
+import { getsStream, type DownstreamLink, type UpstreamLink } from './relay-options.ts';
 import { RelayedKeys } from './relayed-keys.ts';
 import { UpstreamBounds } from './upstream-bounds.ts';
 
@@ -149,7 +144,9 @@ export class Relay implements Service {
     this.#consumers = new Map(
       upstream.map((link) => [link.relation, this.#consumerOf(link, options.consumer)]),
     );
-    this.#retention = new LogRetention({ database, clock, cursors }, options.retention);
+    const isWanted = (stream: StreamId): boolean =>
+      downstream.some((link) => getsStream(link, stream));
+    this.#retention = new LogRetention({ database, clock, cursors, isWanted }, options.retention);
     this.#services = new ServiceGroup('relay', [
       this.#pruning(),
       ...new Set([...upstream, ...downstream].map(({ transport }) => transport)),
@@ -177,6 +174,11 @@ export class Relay implements Service {
   /** See {@link UpstreamBounds.delays}. */
   delays(relation: string, vm?: string): DelayCounts | null {
     return this.#bounds.delays(relation, vm);
+  }
+
+  /** A neighbour may have more than before: it hears of all that there is. */
+  announce(relation: string): void {
+    for (const producer of this.#producers) producer.announce(relation);
   }
 
   /** Frames in the log, bytes. */
@@ -320,14 +322,4 @@ function statementsOf(
   if (trust === undefined) return {};
   const signer = new StatementSigner(trust);
   return { statements: { claimOf: (stream, epoch) => keys.claimOf(stream, epoch), signer } };
-}
-
-function byTransport(
-  downstream: readonly DownstreamLink[],
-): (readonly [MqttTransport, readonly string[]])[] {
-  const relations = new Map<MqttTransport, string[]>();
-  for (const { transport, relation } of downstream) {
-    relations.set(transport, [...(relations.get(transport) ?? []), relation]);
-  }
-  return [...relations];
 }

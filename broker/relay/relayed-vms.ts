@@ -11,7 +11,7 @@ const framesBackMax = 8;
 
 /**
  * What the status streams say of each VM that passes through, though the data streams may be sealed: that it runs, is
- * suspended, silent or dead (FI V), and how far its data stream is at its origin and here.
+ * suspended, silent, dead or ended (FI V), and how far its data stream is at its origin and here.
  */
 export function relayedVms(log: RelayLog, warnings: Log): Omit<RelayedVm, 'delays'>[] {
   const epochs = log.epochs();
@@ -29,9 +29,9 @@ export function relayedVms(log: RelayLog, warnings: Log): Omit<RelayedVm, 'delay
     return {
       vm,
       from: sourceOf(log, data ?? statusEpoch),
-      state: said?.status.vmState ?? 'unknown',
+      state: said?.isEnded === true ? 'ended' : (said?.status?.vmState ?? 'unknown'),
       reportedAtUs: said?.producedAtUs ?? null,
-      originHead: said?.status.head?.seq ?? null,
+      originHead: said?.status?.head?.seq ?? null,
       epoch: data?.epoch.number ?? null,
       head: data?.lastSeq ?? 0,
     };
@@ -42,12 +42,20 @@ function sourceOf(log: RelayLog, known: LogEpoch | undefined): string | null {
   return known === undefined ? null : (log.sourceOf(known.stream, known.epoch) ?? null);
 }
 
+interface Said {
+  readonly status: Status | undefined;
+  /** The stream was closed in order: the VM is no longer monitored. */
+  readonly isEnded: boolean;
+  readonly producedAtUs: number;
+}
+
 function newestStatus(
   log: RelayLog,
   { stream, epoch, lastSeq }: LogEpoch,
   warnings: Log,
-): { readonly status: Status; readonly producedAtUs: number } | undefined {
+): Said | undefined {
   const range = { fromSeq: Math.max(1, lastSeq - framesBackMax), throughSeq: lastSeq };
+  let newest: { readonly isEnded: boolean; readonly producedAtUs: number } | undefined;
   for (const { bytes, seq } of log
     .read(stream, epoch, range, Number.POSITIVE_INFINITY)
     .toReversed()) {
@@ -60,8 +68,11 @@ function newestStatus(
       });
       continue;
     }
-    const status = decoded.frame.records.findLast((record) => record.kind === 'status');
-    if (status !== undefined) return { status, producedAtUs: decoded.frame.header.producedAtUs };
+    const { header, records } = decoded.frame;
+    const isEnded = records.some(({ kind }) => kind === 'epoch-closed');
+    newest ??= { isEnded, producedAtUs: header.producedAtUs };
+    const status = records.findLast((record) => record.kind === 'status');
+    if (status !== undefined) return { ...newest, status };
   }
-  return undefined;
+  return newest?.isEnded === true ? { ...newest, status: undefined } : undefined;
 }

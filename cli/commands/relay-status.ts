@@ -8,11 +8,12 @@ import {
 import { connectProcess } from '../clients.ts';
 import type { CommandContext } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
+import { formatDurationMs } from '../text/duration.ts';
 import { formatTable } from '../text/table.ts';
 import { formatAge } from '../text/time.ts';
 import { formatCount } from '../text/value.ts';
 import { examples } from './examples.ts';
-import { printStages, stagesOf } from './status.ts';
+import { describeSilence, printStages, stagesOf } from './status.ts';
 
 interface RelayStatusOptions {
   readonly config: string;
@@ -48,9 +49,7 @@ async function showRelayStatus(
   else await print(status, context);
   const silent = status.neighbours.filter(({ isLive }) => !isLive);
   for (const { relation } of silent) {
-    output.remark(
-      `the neighbour of relation ${relation} does not answer: is it up, is its address right, and do both trust each other (isobar site status)?`,
-    );
+    output.remark(describeSilence(relation));
   }
   if (silent.length > 0) context.setExitCode(exitCodes.failure);
 }
@@ -78,6 +77,7 @@ async function print(status: RelayStatus, context: CommandContext): Promise<void
   for (const line of formatTable(neighbourColumns, neighbours, columns)) await output.line(line);
   await output.line('');
   await printRelayedVms(status, context);
+  await printSubscriptions(status, context);
   await printStages(stagesOf('relay', status.stages), output);
 }
 
@@ -108,6 +108,28 @@ async function printRelayedVms({ vms }: RelayStatus, context: CommandContext): P
     { title: 'HEAD', alignment: 'right' },
     { title: 'BEHIND', alignment: 'right' },
     { title: 'DELAYED', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+/** What extra consumers asked for: * stands for every VM. */
+async function printSubscriptions(
+  { subscriptions }: RelayStatus,
+  context: CommandContext,
+): Promise<void> {
+  if (subscriptions.length === 0) return;
+  const { output, clock } = context;
+  const nowUs = clock.wallUs();
+  const rows = subscriptions.map(({ relation, vm, kind, expiresAtUs }) => [
+    relation,
+    `${vm ?? '*'}/${kind}`,
+    formatDurationMs((expiresAtUs - nowUs) / 1_000),
+  ]);
+  const columns = [
+    { title: 'ON DEMAND', widthMin: 9 },
+    { title: 'STREAM', widthMin: 8 },
+    { title: 'FOR', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

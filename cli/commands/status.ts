@@ -142,6 +142,10 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
       vms.push({ vm, state: vmState, revision, guestTrouble });
       if (guestTrouble !== null) problems.push(describeTrouble(vm, guestTrouble, nowUs));
     }
+    // Where the reader is asked as well, it says whether it is connected.
+    for (const { relation, isLive } of clients.reader === undefined ? collector.neighbours : []) {
+      if (!isLive) problems.push(describeSilence(relation));
+    }
     stages.push(...stagesOf('host-collector', collector.stages));
   }
   if (reader !== null && !(reader instanceof ControlError)) {
@@ -159,6 +163,11 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
     if (!reader.isLive) problems.push('the reader is not connected to its producer');
   }
   return { up: up instanceof ControlError ? null : up, vms, streams, stages, integrity, problems };
+}
+
+/** What to do about a neighbour that is not there. */
+export function describeSilence(relation: string): string {
+  return `the neighbour of relation ${relation} does not answer: is it up, is its address right, and do both trust each other (isobar site status)?`;
 }
 
 function describeTrouble(vm: string, trouble: GuestTrouble, nowUs: number): string {

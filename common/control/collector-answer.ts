@@ -25,6 +25,8 @@ export const vmListAnswerSchema = z.object({
 });
 
 export const collectorStatusSchema = z.looseObject({
+  /** Who may subscribe; `isLive`: it has, and is connected. */
+  neighbours: z.array(z.object({ relation: z.string(), isLive: z.boolean() })).default([]),
   /** Stages that all VMs share. */
   stages: z.record(z.string(), stageCountsSchema).default({}),
   vms: z.array(

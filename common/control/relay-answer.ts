@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { streamKinds } from '../wire/frame.ts';
 import { stageStatusSchema } from './stage-answer.ts';
 
 /** What was over a quota when it came, and was asked for later, since the relay started. */
@@ -13,7 +14,7 @@ export const relayedVmSchema = z.object({
   vm: z.string(),
   /** The neighbour that it comes from. */
   from: z.string().nullable(),
-  /** running, suspended, silent, dead; unknown before the status stream spoke. */
+  /** running, suspended, silent, dead; ended: its streams were closed in order; unknown before the status stream spoke. */
   state: z.string(),
   /** When the status stream said so, by the clock of the VM's host, µs of the epoch. */
   reportedAtUs: z.int().nullable(),
@@ -35,13 +36,24 @@ export const relayStatusSchema = stageStatusSchema.extend({
     z.object({
       relation: z.string(),
       direction: z.enum(['upstream', 'downstream']),
-      /** Of one upstream: it answers. Of one downstream: it has subscribed, and its cursor is kept. */
+      /** Of one upstream: it answers. Of one downstream: it has subscribed, and is connected. */
       isLive: z.boolean(),
       /** Of one upstream. */
       delays: delaysSchema.nullable(),
     }),
   ),
   vms: z.array(relayedVmSchema),
+  /** What neighbours asked for on demand, of one VM or (null) of each, until when. */
+  subscriptions: z
+    .array(
+      z.object({
+        relation: z.string(),
+        vm: z.string().nullable(),
+        kind: z.enum(streamKinds),
+        expiresAtUs: z.int(),
+      }),
+    )
+    .default([]),
   /** Frames in the log. */
   logBytes: z.number().nonnegative(),
   /** What neighbours that dial us have not taken yet. */

@@ -1,4 +1,5 @@
-import { open, readFile, rm } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { link, readFile, rm, writeFile } from 'node:fs/promises';
 
 import type { Clock } from '../runtime/clock.ts';
 import { systemErrorCode } from '../runtime/operating-error.ts';
@@ -42,23 +43,25 @@ async function tryToLock(path: string): Promise<boolean> {
   return create(path);
 }
 
+/** A lock is there with its holder's process id or not at all, whenever its process is killed. */
 async function create(path: string): Promise<boolean> {
+  const named = `${path}.${randomUUID()}`;
   try {
-    const file = await open(path, 'wx', 0o600);
-    await file.writeFile(String(process.pid));
-    await file.close();
+    await writeFile(named, String(process.pid), { mode: 0o600 });
+    await link(named, path);
     return true;
   } catch (error) {
     if (systemErrorCode(error) === 'EEXIST') return false;
     throw error;
+  } finally {
+    await rm(named, { force: true });
   }
 }
 
 async function isHeld(path: string): Promise<boolean> {
   try {
     const holder = Number(await readFile(path, 'utf8'));
-    // Just created, its process id not yet written.
-    if (!Number.isSafeInteger(holder) || holder <= 0) return true;
+    if (!Number.isSafeInteger(holder) || holder <= 0) return false;
     process.kill(holder, 0);
     return true;
   } catch (error) {

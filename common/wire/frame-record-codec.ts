@@ -30,6 +30,7 @@ const epochReasons: readonly EpochOpened['reason'][] = [
   'generation-changed',
   'moved',
   'store-lost',
+  'signing-changed',
 ];
 const lossPlaces: readonly Lost['where'][] = ['guest-store', 'stream-log'];
 const vmStates: readonly VmState[] = ['running', 'suspended', 'silent', 'dead', 'unknown'];

@@ -38,7 +38,7 @@ export interface EpochOpened {
   readonly predecessor: { readonly epoch: Epoch; readonly lastSeq: number | null } | null;
   /** Generation id of the guest's databases; null while no guest has been heard. */
   readonly generation: string | null;
-  readonly reason: 'created' | 'generation-changed' | 'moved' | 'store-lost';
+  readonly reason: 'created' | 'generation-changed' | 'moved' | 'store-lost' | 'signing-changed';
 }
 
 /** The orderly end of an epoch, last record of its last frame, whose seq it repeats. */

@@ -37,7 +37,7 @@ const statusByCode = {
  *     DELETE /v1/vms/:vm                end its streams and forget it               204
  *     PUT    /v1/vms/:vm/monitoring     {revision, monitoring}: compare-and-set
  *     POST   /v1/check                  a descriptor: what is wrong with it, changing nothing
- *     GET    /v1/status                 each VM's state, and what each stage counted
+ *     GET    /v1/status                 neighbours, each VM's state, and what each stage counted
  *
  * Errors are `{error: {code, message, problems}}` with the codes of DescriptorError, `body-invalid`, `body-too-large`,
  * and `not-found`; others are the server's.
@@ -46,6 +46,7 @@ export function createControlApi(deps: {
   readonly vms: VmSupervisor;
   /** Counts of what comes after the origin. */
   readonly streamStages: () => Record<string, StageCounts>;
+  readonly neighbours: () => readonly { readonly relation: string; readonly isLive: boolean }[];
 }): Hono {
   const { vms } = deps;
   const api = new Hono();
@@ -66,6 +67,7 @@ export function createControlApi(deps: {
   api.get('/v1/status', (context) => {
     const statuses = vms.status();
     return context.json({
+      neighbours: deps.neighbours(),
       vms: statuses,
       stages: { ...stagesOf(statuses), ...deps.streamStages() },
     });

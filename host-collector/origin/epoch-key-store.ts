@@ -61,8 +61,13 @@ export class EpochKeyStore {
 
   /** The epoch's key, made if it has none. Within the caller's transaction: what is rolled back is found gone. */
   keyOf(stream: StreamId, epoch: Epoch, predecessor: Epoch | null): EpochKey {
+    return this.find(stream, epoch) ?? this.#make(stream, epoch, predecessor);
+  }
+
+  /** The key of an epoch that is signed and open. */
+  find(stream: StreamId, epoch: Epoch): EpochKey | undefined {
     const found = this.#find.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
-    if (found === undefined) return this.#make(stream, epoch, predecessor);
+    if (found === undefined) return undefined;
     const name = Buffer.from(found.private_key).toString('latin1');
     const parsed = this.#parsed.get(name) ?? epochKeyFromBytes(found.private_key);
     if (this.#parsed.size >= parsedKeysMax) this.#parsed.clear();

@@ -1,12 +1,13 @@
-import { LogCursors } from '../../broker/log/log-cursors.ts';
+import { LogCursors, type MayHave } from '../../broker/log/log-cursors.ts';
 import { LogRetention } from '../../broker/log/log-retention.ts';
 import { migrateStreamLog } from '../../broker/log/stream-log-schema.ts';
 import { StreamLog } from '../../broker/log/stream-log.ts';
-import { mqttClientDefaults } from '../../broker/mqtt/mqtt-client.ts';
+import type { MqttTransport } from '../../broker/mqtt/mqtt-transport.ts';
 import { SiteTransports } from '../../broker/mqtt/site-transports.ts';
 import type { FrameAppender, FrameForwarder, KeyStatements } from '../../broker/ports.ts';
-import { producerDefaults } from '../../broker/producer/producer-options.ts';
+import { byTransport, producerDefaults } from '../../broker/producer/producer-options.ts';
 import { Producer } from '../../broker/producer/producer.ts';
+import { policyAllows, streamPolicyOf } from '../../broker/stream-policy.ts';
 import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -33,21 +34,22 @@ export interface StreamParts {
   /** Started before the origin, stopped after it. */
   readonly services: readonly Service[];
   readonly stages: () => Record<string, StageCounts>;
+  /** Who may subscribe, and whether it has and is connected. */
+  readonly neighbours: () => readonly { readonly relation: string; readonly isLive: boolean }[];
 }
 
 /** A pass looks for what is too old or too much; retention has slack for what comes in between. */
 const retentionIntervalMs = 30_000;
 
-/** The stream log of `deps.database`, and its producer on an embedded or an external MQTT broker. */
-export function mqttStreams(
-  deps: {
-    readonly database: Database;
-    readonly clock: Clock;
-    readonly random: Random;
-    readonly log: Log;
-  },
-  config: HostCollectorConfig,
-): StreamParts {
+interface Deps {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** The stream log of `deps.database`, and its producers: one on our broker or an external one, one for each neighbour that we dial. */
+export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamParts {
   migrateStreamLog(deps.database);
   const epochKeys = new EpochKeyStore(deps.database);
   const protector = new OriginProtector(
@@ -59,67 +61,113 @@ export function mqttStreams(
     },
   );
   const streamLog = new StreamLog({ ...deps, protector });
-  const { siteDirectory } = config;
   // Neighbours can cause warnings as often as they like.
   const log = new PacedLog(deps.log, deps.clock);
   const transports = transportsOf(config, { ...deps, log });
-  const transport = transports.to('any', config.mqttUrl);
-  const cursors = new LogCursors(deps);
   const { trust } = transports;
-  const producer = new Producer(
-    {
-      ...deps,
-      log,
-      transport,
-      streamLog,
-      cursors,
-      allows: () => true,
-      ...(trust === undefined ? {} : { statements: statementsOf(epochKeys, trust) }),
+  const allows = policyOf(config);
+  const cursors = new LogCursors({ ...deps, mayHave: allows });
+  const statements = trust === undefined ? {} : { statements: statementsOf(epochKeys, trust) };
+  const links = linksOf(config, transports);
+  const producers = byTransport(links).map(
+    ([transport, relations]) =>
+      new Producer(
+        { ...deps, log, transport, streamLog, cursors, allows, ...statements },
+        { ...producerDefaults, relations },
+      ),
+  );
+  const { siteDirectory, dataDirectory, control } = config;
+  const site = siteServicesOf(
+    { ...deps, site: transports.site },
+    { siteDirectory, dataDirectory, listen: control?.listen, controlUrls: controlUrlsOf(config) },
+  );
+  return {
+    appender: streamLog,
+    forwarder: {
+      forward: (frames) => {
+        for (const producer of producers) producer.forward(frames);
+      },
     },
-    { ...producerDefaults, relations: config.relations },
-  );
-  const retention = new LogRetention(
-    { ...deps, cursors },
-    { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
-  );
-  const pruning = new PruningService(deps, {
+    protector,
+    epochKeys,
+    services: [
+      pruningOf(config, cursors, deps),
+      transports.identity,
+      ...new Set(links.map(({ transport }) => transport)),
+      ...producers,
+      ...(site === undefined ? [] : [site.service]),
+    ],
+    neighbours: () =>
+      links.map(({ relation }) => ({
+        relation,
+        isLive: producers.some((producer) => producer.hasSession(relation)),
+      })),
+    stages: () =>
+      Object.fromEntries(
+        producers.map(({ counters }, index) => [
+          index === 0 ? 'producer' : `producer/${index}`,
+          counters.snapshot(),
+        ]),
+      ),
+  };
+}
+
+function pruningOf(
+  { logBytesMax: bytesMax, logAgeMaxMs: ageMaxMs }: HostCollectorConfig,
+  cursors: LogCursors,
+  deps: Deps,
+): Service {
+  const retention = new LogRetention({ ...deps, cursors }, { bytesMax, ageMaxMs });
+  return new PruningService(deps, {
     name: 'log-retention',
     intervalMs: retentionIntervalMs,
     prune: () => retention.prune().more,
   });
-  const { dataDirectory, control } = config;
-  const site = siteServicesOf(
-    { ...deps, site: transports.site },
-    { siteDirectory, dataDirectory, listen: control?.listen, controlUrls: new Map() },
-  );
-  return {
-    appender: streamLog,
-    forwarder: producer,
-    protector,
-    epochKeys,
-    services: [
-      pruning,
-      transports.identity,
-      transport,
-      producer,
-      ...(site === undefined ? [] : [site.service]),
-    ],
-    stages: () => ({ producer: producer.counters.snapshot() }),
-  };
+}
+
+/** How each neighbour is met. */
+function linksOf(
+  { relations, mqttUrl }: HostCollectorConfig,
+  transports: SiteTransports,
+): readonly { readonly relation: string; readonly transport: MqttTransport }[] {
+  const isShared = relations.some(({ dial }) => dial === undefined);
+  const shared = isShared ? transports.to('any', mqttUrl) : undefined;
+  return relations.flatMap(({ relation, dial }) => {
+    const transport = dial === undefined ? shared : transports.to(relation, dial);
+    return transport === undefined ? [] : [{ relation, transport }];
+  });
 }
 
 /** Loopback only, or with a site directory mutual TLS for neighbours beside it. */
-function transportsOf(
-  { siteDirectory, mqttHost: host, mqttPort: port, listen, relations }: HostCollectorConfig,
-  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
-): SiteTransports {
+function transportsOf(config: HostCollectorConfig, deps: Deps): SiteTransports {
+  const { siteDirectory, mqttHost: host, mqttPort: port, relations, keepaliveSeconds } = config;
+  // Where we dial everybody, nothing listens.
+  const listens = relations.some(({ dial }) => dial === undefined);
+  const listen = siteDirectory === undefined ? { host, port } : config.listen;
   return new SiteTransports(deps, {
     siteDirectory,
-    listen: siteDirectory === undefined ? { host, port } : listen,
-    localPort: port,
-    roles: new Map(relations.map((relation) => [relation, 'consumer'])),
-    keepaliveSeconds: mqttClientDefaults.keepaliveSeconds,
+    listen: listens ? listen : undefined,
+    localPort: listens ? port : undefined,
+    roles: new Map(relations.map(({ relation }) => [relation, 'consumer'])),
+    keepaliveSeconds,
   });
+}
+
+/** Which streams each neighbour may have; a relation that the configuration has no more may have none. */
+function policyOf({ relations }: HostCollectorConfig): MayHave {
+  const policies = new Map(relations.map((each) => [each.relation, streamPolicyOf(each)]));
+  return (relation, stream) => {
+    const policy = policies.get(relation);
+    return policy !== undefined && policyAllows(policy, stream);
+  };
+}
+
+function controlUrlsOf({ relations }: HostCollectorConfig): ReadonlyMap<string, string> {
+  return new Map(
+    relations.flatMap(({ relation, controlUrl }) =>
+      controlUrl === undefined ? [] : [[relation, controlUrl] as const],
+    ),
+  );
 }
 
 /** What this site states to its neighbours: the public keys of this host's epochs. */

@@ -11,12 +11,12 @@ import {
 import { parseRecipients } from '../../common/sealing/recipients.ts';
 import { signFrame } from '../../common/signing/epoch-key.ts';
 import type { BodySeal, FrameProtection } from '../../common/wire/frame-codec.ts';
-import type { FrameHeader, FrameRecord } from '../../common/wire/frame.ts';
+import type { Epoch, FrameHeader, FrameRecord, StreamId } from '../../common/wire/frame.ts';
 import type { VmId } from '../../common/wire/vm-descriptor.ts';
 import type { EpochKeyStore } from './epoch-key-store.ts';
 
 export interface OriginProtectorOptions {
-  /** Whether frames of both streams are signed. */
+  /** Whether epochs of both streams that begin from now on are signed; one that is open goes on as it began. */
   readonly signs: boolean;
   /** A content key seals for at most so long. */
   readonly keyRotationMs: number;
@@ -72,6 +72,11 @@ export class OriginProtector implements FrameProtector {
     const seal = this.#sealOf(header, records);
     const sign = this.#signOf(header, records);
     return { ...(seal === undefined ? {} : { seal }), ...(sign === undefined ? {} : { sign }) };
+  }
+
+  /** Whether the epoch was begun as frames are signed now: all of it is signed, or nothing. */
+  isSignedAsAsked(stream: StreamId, epoch: Epoch): boolean {
+    return (this.#deps.keys.find(stream, epoch) !== undefined) === this.#options.signs;
   }
 
   #sealOf(header: FrameHeader, records: readonly FrameRecord[]): BodySeal | undefined {
@@ -130,10 +135,14 @@ export class OriginProtector implements FrameProtector {
     { stream, epoch }: FrameHeader,
     records: readonly FrameRecord[],
   ): ((signedBytes: Uint8Array) => Uint8Array) | undefined {
-    if (!this.#options.signs) return undefined;
     const { keys } = this.#deps;
     const opened = records.find((record) => record.kind === 'epoch-opened');
-    const key = keys.keyOf(stream, epoch, opened?.predecessor?.epoch ?? null);
+    const isBegun = opened === undefined;
+    if (!isBegun && !this.#options.signs) return undefined;
+    const key = isBegun
+      ? keys.find(stream, epoch)
+      : keys.keyOf(stream, epoch, opened.predecessor?.epoch ?? null);
+    if (key === undefined) return undefined;
     if (records.some(({ kind }) => kind === 'epoch-closed')) keys.retire(stream, epoch);
     return (signedBytes) => signFrame(signedBytes, key);
   }

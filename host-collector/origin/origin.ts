@@ -14,7 +14,7 @@ import type { GuestListener, GuestRowBatch } from '../vm/guest-listener.ts';
 import type { AtCrashPoint } from './crash-point.ts';
 import { OriginError } from './origin-error.ts';
 import type { StoreMark } from './store-mark.ts';
-import { VmOrigin, type OriginEvent, type RecipientSetter } from './vm-origin.ts';
+import { VmOrigin, type OriginEvent, type VmProtector } from './vm-origin.ts';
 
 export interface OriginOptions {
   /** The status stream speaks at least this often. */
@@ -32,8 +32,8 @@ export interface OriginDeps {
   readonly database: Database;
   readonly appender: FrameAppender;
   readonly forwarder: FrameForwarder;
-  /** Is told for whom each VM's data is sealed. */
-  readonly protector?: RecipientSetter;
+  /** Is told for whom each VM's data is sealed, and knows which epochs are signed. */
+  readonly protector?: VmProtector;
   readonly clock: Clock;
   readonly log: Log;
   /** Absent: an older database in the place of this one is not noticed. */

@@ -2,7 +2,13 @@ import type { EpochReason, FrameAppender } from '../../broker/ports.ts';
 import { StageCounters, type StageCounts } from '../../common/runtime/stage-counters.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { Delivery, Measurement } from '../../common/wire/delivery.ts';
-import type { EncodedFrame, FrameRecord, StreamId, VmState } from '../../common/wire/frame.ts';
+import type {
+  EncodedFrame,
+  Epoch,
+  FrameRecord,
+  StreamId,
+  VmState,
+} from '../../common/wire/frame.ts';
 import type { VmDescriptor, VmId } from '../../common/wire/vm-descriptor.ts';
 import type { EngineBounds } from '../specifiers/engine-bounds.ts';
 import {
@@ -32,9 +38,12 @@ export type OriginEvent =
   | { readonly kind: 'plan'; readonly descriptor: VmDescriptor }
   | { readonly kind: 'status'; readonly vmState: VmState };
 
-/** Where it is said for whom a VM's data stream is sealed, as PEM; undefined: for nobody, it is in the clear. */
-export interface RecipientSetter {
+/** How a VM's frames are protected. */
+export interface VmProtector {
+  /** For whom the data stream is sealed, as PEM; undefined: for nobody, it is in the clear. */
   setRecipients(vm: VmId, pem: string | undefined): void;
+  /** False when an epoch that is open was begun with frames signed and now they are not, or the other way round. */
+  isSignedAsAsked(stream: StreamId, epoch: Epoch): boolean;
 }
 
 /** One VM's part of a commit: applies events to the engine and writes what follows. All calls within a transaction. */
@@ -50,7 +59,7 @@ export class VmOrigin {
   #inCommit = { inputs: 0, deliveries: 0 };
   readonly #rows = new RowMeasurements();
   readonly #bounds: EngineBounds;
-  readonly #recipients: RecipientSetter | undefined;
+  readonly #protector: VmProtector | undefined;
   #engine: SpecifierEngine;
   #visible: VisibleDeliveries;
   #cursors: Record<GuestArea, GuestCursor | null> = { encrypted: null, unencrypted: null };
@@ -68,14 +77,14 @@ export class VmOrigin {
     deps: {
       readonly database: Database;
       readonly appender: FrameAppender;
-      readonly protector?: RecipientSetter;
+      readonly protector?: VmProtector;
     },
     vm: VmId,
     bounds: EngineBounds,
   ) {
     this.#appender = deps.appender;
     this.#bounds = bounds;
-    this.#recipients = deps.protector;
+    this.#protector = deps.protector;
     this.#dataStream = { vm, kind: 'data' };
     this.#statusStream = { vm, kind: 'status' };
     this.#engineStore = new EngineStore(deps.database, vm, bounds);
@@ -129,16 +138,21 @@ export class VmOrigin {
 
   /**
    * Opens the epochs of a VM that has none. The engine's state being gone though frames exist, or being that of an older
-   * database, opens one too.
+   * database, opens one too. An epoch that is signed from its first frame on takes the place of one that is not, as a
+   * reader that requires signatures would ask for that one's missing part for ever.
    */
   open(descriptor: VmDescriptor, nowUs: number, stored: StoredEngine): readonly EncodedFrame[] {
-    this.#recipients?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
+    this.#protector?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
     const isNew = this.#engine.descriptorRevision === 0;
     const isRestored = stored.kind === 'engine' && stored.isRestored;
     for (const stream of [this.#dataStream, this.#statusStream]) {
-      const hasEpoch = this.#appender.head(stream) !== undefined;
-      if (!hasEpoch) this.#openEpoch(stream, 'created');
+      const head = this.#appender.head(stream);
+      if (head === undefined) this.#openEpoch(stream, 'created');
       else if (isNew || isRestored) this.#openEpoch(stream, 'store-lost');
+      else if (this.#protector?.isSignedAsAsked(stream, head.epoch) === false) {
+        this.#frames.push(this.#appender.closeEpoch(stream));
+        this.#openEpoch(stream, 'signing-changed');
+      }
     }
     if (stored.kind === 'unreadable' && stored.lostCount > 0) {
       this.#deliveryCounters.accepted += stored.lostCount;
@@ -225,7 +239,7 @@ export class VmOrigin {
     }
     this.#engineStore.remove();
     this.#cursorStore.remove();
-    this.#recipients?.setRecipients(this.#dataStream.vm, undefined);
+    this.#protector?.setRecipients(this.#dataStream.vm, undefined);
     return this.takeFrames();
   }
 
@@ -329,7 +343,7 @@ export class VmOrigin {
   }
 
   #plan(descriptor: VmDescriptor, nowUs: number, emit: (delivery: Delivery) => void): void {
-    this.#recipients?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
+    this.#protector?.setRecipients(descriptor.id, descriptor.primarySitePublicKey);
     this.#visible = new VisibleDeliveries(descriptor.monitoring.visibleToIntermediaries);
     if (descriptor.revision === this.#engine.descriptorRevision) return;
     const plan: MonitoringPlan = {

@@ -28,6 +28,8 @@ export interface PrimaryStoreOptions {
   readonly seriesMax: number;
   /** Private keys that open sealed frames and files; default: none. */
   readonly keys?: readonly RecipientKey[];
+  /** Whether readings are made of what status streams deliver, for whoever takes no data streams; default: no. */
+  readonly tapsStatus?: boolean;
   /** The file is damaged: nothing can be stored any more. */
   readonly onCorrupt?: (cause: unknown) => void;
 }
@@ -328,13 +330,13 @@ export class PrimaryStore implements Service, FrameSink {
     switch (record.kind) {
       case 'delivery':
         // What intermediaries may see on the status stream is on the data stream as well.
-        if (header.stream.kind === 'status') return;
+        if (header.stream.kind === 'status' && this.#options.tapsStatus !== true) return;
         writer.write(header.stream.vm, this.#files.open(record.delivery));
         this.counters.lagMs = (this.#clock.wallUs() - header.producedAtUs) / 1_000;
         return;
       case 'status':
         epochs.noteStatus(header.stream.vm, record, header.producedAtUs);
-        if (record.head !== null) {
+        if (record.head !== null && this.#options.tapsStatus !== true) {
           epochs.noteHead({ vm: header.stream.vm, kind: 'data' }, record.head);
         }
         return;

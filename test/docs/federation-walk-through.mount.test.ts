@@ -11,22 +11,40 @@ import { describeUnless, fuseObstacle } from '../support/requirements.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const title = 'A federation of three sites';
-const portsInText = ['8883', '8884', '8443', '8444'];
+const firewallTitle = 'A source behind a firewall';
+const portsInText = ['8883', '8884', '8885', '8443', '8444'];
 /** Below the test's own limit, so that what was printed is in the report. */
 const runMaxMs = 100_000;
 
-/** What an operator types, in the order of the section. */
-function shellBlocks(): string[] {
+/** What an operator types, in the order of a section. */
+function shellBlocks(ofTitle: string): string[] {
   const text = readFileSync(join(packageRoot(), 'docs', 'OPERATING.md'), 'utf8');
-  const section = text.split(/^## /m).find((each) => each.startsWith(`${title}\n`)) ?? '';
+  const section = text.split(/^## /m).find((each) => each.startsWith(`${ofTitle}\n`)) ?? '';
   return Array.from(section.matchAll(/^```sh\n([\s\S]*?)^```$/gm), ([, block = '']) => block);
+}
+
+/** Which file it writes, or which command it begins with. */
+function purposeOf(block: string): string {
+  return block.split(/\s/).slice(0, 3).join(' ');
+}
+
+/** The blocks of the first section, but for those that the second has another of: of the same file, or of the sites. */
+function firewallBlocks(): string[] {
+  const others = new Map(shellBlocks(firewallTitle).map((block) => [purposeOf(block), block]));
+  expect(others.size).toBe(4);
+  const blocks = shellBlocks(title).map((block) => {
+    const other = others.get(purposeOf(block));
+    others.delete(purposeOf(block));
+    return other ?? block;
+  });
+  expect([...others.keys()]).toEqual([]);
+  return blocks;
 }
 
 /** On one machine: the loopback address for every name, a free port for every port. */
 async function onThisMachine(script: string): Promise<string> {
   let text = script.replaceAll(/[a-z]+\.example\b|\b0\.0\.0\.0\b/g, '127.0.0.1');
   for (const port of portsInText) {
-    expect(text).toContain(port);
     text = text.replaceAll(new RegExp(`\\b${port}\\b`, 'g'), String(await freePort()));
   }
   return text;
@@ -69,12 +87,18 @@ async function runScript(
 }
 
 describeUnless(fuseObstacle(), 'docs/OPERATING.md', () => {
-  test(`'${title}': its commands, typed in that order, bring a saved value to the primary site`, async () => {
-    using directory = temporaryDirectory();
-    const script = await onThisMachine(shellBlocks().join('\n'));
-    const { exitCode, printed } = await runScript(script, directory.path);
-    expect(printed).toMatch(/vm1 kpi\/users\/column1 {2}42/);
-    expect(printed).toMatch(/source-intermediary +upstream +live/);
-    expect(exitCode === 0 ? '' : printed).toBe('');
-  });
+  test.each([
+    [title, () => shellBlocks(title)],
+    [firewallTitle, firewallBlocks],
+  ] as const)(
+    "'%s': its commands, typed in that order, bring a saved value to the primary site",
+    async (_title, blocks) => {
+      using directory = temporaryDirectory();
+      const script = await onThisMachine(blocks().join('\n'));
+      const { exitCode, printed } = await runScript(script, directory.path);
+      expect(printed).toMatch(/vm1 kpi\/users\/column1 {2}42/);
+      expect(printed).toMatch(/source-intermediary +upstream +live/);
+      expect(exitCode === 0 ? '' : printed).toBe('');
+    },
+  );
 });

@@ -94,13 +94,14 @@ export async function startSource(
       name: 'source',
       role: relation === 'to-primary' ? 'producer' : 'consumer',
     })),
-    serveSubscriptions({
+    ...serveSubscriptions({
       subscribe: (relation, request) => {
         subscribed.push({ relation, request });
-        if (request.streams === 'all') return Promise.resolve('subscribed');
+        if (request.streams === 'all') return Promise.resolve({ outcome: 'subscribed' });
         const isOurs = request.streams.every(({ vm }) => vm === 'vm1');
-        return Promise.resolve(isOurs ? 'already-relayed' : 'not-authorized');
+        return Promise.resolve({ outcome: isOurs ? 'already-relayed' : 'not-authorized' });
       },
+      end: () => {},
     }),
     serve(moodEndpoint, handleMood),
     serve(onceEndpoint, handleMood),

@@ -1,7 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+
+import { z } from 'zod';
 
 import { initSite, introduceSites } from '../../cli/demo/introduce-sites.ts';
 import { makeReaderKey } from '../../cli/demo/reader-key.ts';
@@ -21,19 +23,13 @@ import {
 } from '../../common/control/relay-answer.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { compiledEntry } from '../../common/runtime/package-root.ts';
-import { openEnvelope } from '../../common/sealing/cms-envelope.ts';
-import { contentKeyFromBytes, openBody } from '../../common/sealing/content-key.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
-import {
-  decodeFrame,
-  decodeFrameEnvelope,
-  type BodyOpener,
-} from '../../common/wire/frame-codec.ts';
+import { decodeFrame, decodeFrameEnvelope } from '../../common/wire/frame-codec.ts';
 import type { Value } from '../../common/wire/value.ts';
 import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
-import { readReaderKeys } from '../../primary-site/sealing/reader-keys.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
+import { framesOf, openerOf, valuesOf } from './stored-frames.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 import { openTranscript, type TlsTranscript } from './tls-transcript.ts';
 
@@ -45,6 +41,10 @@ const entries = {
 } as const;
 export type ChainPart = keyof typeof entries;
 
+const neighboursSchema = z.object({
+  neighbours: z.array(z.object({ relation: z.string(), isLive: z.boolean() })),
+});
+
 const relays = ['relay-1', 'relay-2'] as const;
 
 export interface ChainFaults {
@@ -52,6 +52,8 @@ export interface ChainFaults {
   readonly proxied?: readonly ChainPart[];
   /** Relations of a part beside those of the chain. */
   readonly relations?: Partial<Record<ChainPart, readonly object[]>>;
+  /** Hops, named after who receives, where who sends dials. */
+  readonly producerDials?: readonly ChainPart[];
   /** Keys of a part's configuration beside those that the chain needs. */
   readonly configs?: Partial<Record<ChainPart, object>>;
   /** Whether a part that ends by itself is started again. */
@@ -62,9 +64,16 @@ export interface ChainFaults {
   readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
 }
 
+interface Hop {
+  /** Where the part that receives would listen. */
+  readonly port: number;
+  readonly dial?: string;
+  readonly isDialledBy?: ChainPart | undefined;
+}
+
 /**
  * A host collector with its embedded broker, intermediaries and a primary site's reader, as processes, behind one guest
- * channel. Every hop is a relation named after who receives, on a broker of who sends.
+ * channel. Every hop is a relation named after who receives, on a broker of who sends, or receives where that is dialled.
  */
 export class StreamChain implements AsyncDisposable {
   readonly log: string[] = [];
@@ -163,6 +172,32 @@ export class StreamChain implements AsyncDisposable {
   /** kill -9; `run` starts it again. */
   kill(part: ChainPart): Promise<void> {
     return this.#end(part, 'SIGKILL');
+  }
+
+  /** TCP ports where a part's process listens. */
+  listeningPorts(part: ChainPart): number[] {
+    const pid = this.#children.get(part)?.pid ?? 0;
+    const own = new Set(
+      readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`)),
+    );
+    return ['tcp', 'tcp6'].flatMap((table) =>
+      readFileSync(`/proc/${pid}/net/${table}`, 'utf8')
+        .split('\n')
+        .map((line) => line.trim().split(/\s+/))
+        .filter(([, , , state, , , , , , inode]) => state === '0A' && own.has(`socket:[${inode}]`))
+        .map(([, local = '']) => Number.parseInt(local.split(':')[1] ?? '', 16)),
+    );
+  }
+
+  /** Whether each neighbour of a part is there, as that part sees it; of a reader's producer too. */
+  async neighbours(part: ChainPart): Promise<Record<string, boolean>> {
+    const client = this.#client(part);
+    if (part === 'reader') {
+      const { isLive } = await client.get('/v1/status', readerStatusSchema);
+      return { reader: isLive };
+    }
+    const { neighbours } = await client.get('/v1/status', neighboursSchema);
+    return Object.fromEntries(neighbours.map(({ relation, isLive }) => [relation, isLive]));
   }
 
   /** What a relay shows of itself. */
@@ -274,34 +309,54 @@ export class StreamChain implements AsyncDisposable {
     }
   }
 
-  /** Each part's own configuration, by part; each sends on a broker of its own to the next. */
+  /** Each part's own configuration, by part; each sends to the next. */
   async #configs(): Promise<Map<ChainPart, object>> {
     const configs = new Map<ChainPart, object>();
     if (this.#isSecure) this.#readerKeyPem = makeReaderKey(this.#keysDirectory);
-    const scheme = this.#isSecure ? 'mqtts' : 'mqtt';
-    let from: { readonly part: ChainPart; readonly port: number } | undefined;
+    const hops = await this.#hops();
     for (const [index, part] of this.#parts.entries()) {
-      const port = await freePort();
+      const { port, dial, isDialledBy } = hops.get(part) ?? { port: 0 };
+      const site = await this.#site(part, port, this.#parts[index - 1]);
       const next = this.#parts[index + 1];
-      const site = await this.#site(part, port, from?.part);
-      const dial = `${scheme}://127.0.0.1:${await this.#portTowards(part, from?.port)}`;
+      const onward = next === undefined ? undefined : hops.get(next);
+      const sendsTo = {
+        relation: next,
+        ...(onward?.isDialledBy === part ? { dial: onward.dial } : {}),
+      };
       if (part === 'collector') {
         const broker = this.#isSecure ? { mqttPort: 0, listen: { port } } : { mqttPort: port };
-        configs.set(part, { ...site, ...broker, statusIntervalMs: 500, relations: [next] });
+        const meets = 'dial' in sendsTo ? {} : broker;
+        configs.set(part, { ...site, ...meets, statusIntervalMs: 500, relations: [sendsTo] });
       } else if (part === 'reader') {
         const keys = this.#isSecure ? { keysDirectory: this.#keysDirectory } : {};
-        configs.set(part, { ...site, ...keys, mqttUrl: dial, relation: part, jsonTopics: false });
+        const meets = isDialledBy === part ? { mqttUrl: dial } : { listen: { port } };
+        configs.set(part, { ...site, ...keys, ...meets, relation: part, jsonTopics: false });
       } else {
         const relations = [
-          { relation: part, direction: 'upstream', dial },
-          { relation: next, direction: 'downstream' },
+          { relation: part, direction: 'upstream', ...(isDialledBy === part ? { dial } : {}) },
+          { ...sendsTo, direction: 'downstream' },
           ...(this.#faults.relations?.[part] ?? []),
         ];
         configs.set(part, { ...site, listen: { port }, relations });
       }
-      from = { part, port };
     }
     return configs;
+  }
+
+  /** By part: where it would listen, and the hop to it: who dials, and what. */
+  async #hops(): Promise<Map<ChainPart, Hop>> {
+    const hops = new Map<ChainPart, Hop>();
+    let before: { readonly part: ChainPart; readonly port: number } | undefined;
+    for (const part of this.#parts) {
+      const port = await freePort();
+      const isDialledBy = this.#faults.producerDials?.includes(part) === true ? before?.part : part;
+      const target = isDialledBy === part ? before?.port : port;
+      const scheme = this.#isSecure ? 'mqtts' : 'mqtt';
+      const dial = `${scheme}://127.0.0.1:${await this.#portTowards(part, target)}`;
+      hops.set(part, { port, dial, isDialledBy });
+      before = { part, port };
+    }
+    return hops;
   }
 
   async #portTowards(part: ChainPart, port: number | undefined): Promise<number> {
@@ -357,41 +412,4 @@ export class StreamChain implements AsyncDisposable {
 /** A name that stands nowhere else, and differs from others in its middle, so that it can be looked for in any encoding. */
 export function siteName(part: ChainPart): string {
   return `${part}-is-the-name`;
-}
-
-function framesOf(
-  database: Database,
-): readonly { readonly vm: string; readonly kind: string; readonly bytes: Uint8Array }[] {
-  return database
-    .prepare<[], { vm: string; kind: string; bytes: Uint8Array }>(
-      'SELECT vm, kind, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY number, seq',
-    )
-    .all();
-}
-
-/** By the envelopes that came with the frames, opened anew. */
-function openerOf(database: Database, keysDirectory: string): BodyOpener {
-  const readerKeys = readReaderKeys(keysDirectory);
-  const envelopes = database
-    .prepare<[], Uint8Array>('SELECT envelope FROM content_keys')
-    .pluck()
-    .all();
-  const contentKeys = envelopes.flatMap((envelope) => {
-    const opened = openEnvelope(envelope, readerKeys);
-    return (opened.ok ? contentKeyFromBytes(opened.content) : undefined) ?? [];
-  });
-  return (body) => {
-    const key = contentKeys.find(({ keyId }) => Buffer.compare(keyId, body.keyId) === 0);
-    return key === undefined ? { ok: false, code: 'key-unknown' } : openBody(key, body);
-  };
-}
-
-function valuesOf(bytes: Uint8Array, open: BodyOpener | undefined): Value[] {
-  const decoded = open === undefined ? decodeFrame(bytes) : decodeFrame(bytes, open);
-  if (!decoded.ok) throw new Error('a frame that was stored can be decoded');
-  return decoded.frame.records.flatMap((record) =>
-    record.kind === 'delivery' && record.delivery.kind === 'raw'
-      ? record.delivery.measurements.map(({ value }) => value)
-      : [],
-  );
 }

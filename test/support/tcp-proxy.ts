@@ -116,7 +116,7 @@ export class TcpProxy implements AsyncDisposable {
     this.#pairs.add(pair);
     if (this.#swallowsNew) pair.swallow();
     if (this.#records) this.#recordings.push(new Recording(near, far));
-    far.once('close', () => {
+    pair.whenGone(() => {
       this.#pairs.delete(pair);
     });
   }
@@ -153,6 +153,7 @@ class Recording implements WireRecording {
 class Pair {
   readonly #ends: readonly [Socket, Socket];
   readonly #directions: readonly Direction[];
+  #isSwallowing = false;
 
   constructor(near: Socket, far: Socket, quality: () => LinkQuality, random: () => number) {
     this.#ends = [near, far];
@@ -164,12 +165,22 @@ class Pair {
       // The other end learns of it by the close.
       socket.on('error', () => {});
       socket.once('close', () => {
-        this.end();
+        if (!this.#isSwallowing) this.end();
       });
     }
   }
 
+  whenGone(act: () => void): void {
+    for (const socket of this.#ends) {
+      socket.once('close', () => {
+        if (this.#ends.every(({ closed }) => closed)) act();
+      });
+    }
+  }
+
+  /** Half-open: what one end says does not arrive at the other, its end neither. */
   swallow(): void {
+    this.#isSwallowing = true;
     for (const direction of this.#directions) direction.swallow();
   }
 

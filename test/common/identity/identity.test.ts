@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { chmodSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import * as fc from 'fast-check';
@@ -348,6 +348,15 @@ describe('SiteAuthority', () => {
     stepDays(8);
     await authority.renewWhatIsDue();
     expect((await listOf())?.serials).toEqual(new Set());
+  });
+
+  test('a lock that a killed process left behind, named or not, holds nobody up', async () => {
+    const { a } = await sites();
+    for (const left of ['', '999999999']) {
+      writeFileSync(siteFiles(a).lock, left);
+      expect(await new SiteAuthority({ clock }, a).renewWhatIsDue()).toEqual([]);
+      expect(existsSync(siteFiles(a).lock)).toBe(false);
+    }
   });
 });
 

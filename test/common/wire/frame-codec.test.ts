@@ -109,7 +109,13 @@ const record: fc.Arbitrary<FrameRecord> = fc.oneof(
     kind: fc.constant('epoch-opened' as const),
     predecessor: orNull(fc.record({ epoch, lastSeq: orNull(fc.nat()) })),
     generation: orNull(unicodeText),
-    reason: fc.constantFrom('created', 'generation-changed', 'moved', 'store-lost' as const),
+    reason: fc.constantFrom(
+      'created',
+      'generation-changed',
+      'moved',
+      'store-lost',
+      'signing-changed' as const,
+    ),
   }),
   fc.record({ kind: fc.constant('epoch-closed' as const), lastSeq: fc.maxSafeNat() }),
   fc.record({

@@ -212,6 +212,61 @@ describe('OriginProtector', () => {
   });
 });
 
+/** What a collector forwards that runs once over `database`. */
+async function runOnce(database: Database, signs: boolean): Promise<readonly EncodedFrame[]> {
+  const parts = build(database, signs);
+  const forwarded: EncodedFrame[] = [];
+  const origin = new Origin({
+    database,
+    appender: parts.log,
+    protector: parts.protector,
+    forwarder: { forward: (frames) => void forwarded.push(...frames) },
+    clock: parts.clock,
+    log: silentLog,
+  });
+  const descriptor = vmDescriptorSchema.parse({
+    apiVersion: 'isobar/v1',
+    kind: 'VirtualMachine',
+    id: 'vm1',
+    monitoring: { specifiers: [{ id: 'all', dataPoints: '**' }] },
+  });
+  await origin.start();
+  origin.add(descriptor);
+  await origin.stop();
+  return forwarded;
+}
+
+describe('signing that begins or ends with a restart', () => {
+  test('begins new epochs: an epoch is signed from its first frame to its last, or not at all', async () => {
+    const database = openDatabase(':memory:');
+    const frames = [false, true, true, false].map((signs) => () => runOnce(database, signs));
+    const all: EncodedFrame[] = [];
+    for (const next of frames) all.push(...(await next()));
+    for (const kind of ['data', 'status'] as const) {
+      const ofKind = all.filter(({ header }) => header.stream.kind === kind);
+      const isSigned = (epoch: number) =>
+        new Set(
+          ofKind
+            .filter(({ header }) => header.epoch.number === epoch)
+            .map((frame) => envelopeOf(frame).signature.length > 0),
+        );
+      expect([1, 2, 3].map((epoch) => [...isSigned(epoch)])).toEqual([[false], [true], [false]]);
+      expect(isSigned(4).size).toBe(0);
+      const records = ofKind.flatMap(({ bytes }) => {
+        const decoded = decodeFrame(bytes);
+        return decoded.ok ? decoded.frame.records : [];
+      });
+      const reasons = records.flatMap((record) =>
+        record.kind === 'epoch-opened' ? [record.reason] : [],
+      );
+      expect(reasons).toEqual(['created', 'signing-changed', 'signing-changed']);
+      expect(records.filter((record) => record.kind === 'epoch-closed').length).toBe(2);
+    }
+    const keys = build(database).keys.claims();
+    expect(keys.map(({ epoch }) => epoch.number)).toEqual([2, 2]);
+  });
+});
+
 describe('a VM whose descriptor names the primary site’s key', () => {
   const descriptor = vmDescriptorSchema.parse({
     apiVersion: 'isobar/v1',
