@@ -1,4 +1,6 @@
 import type { KeyClaim } from '../common/signing/key-statement.ts';
+import type { JudgedLoss, LossProof } from '../common/signing/loss-judge.ts';
+import type { DeclaredLosses } from '../common/signing/loss-signer.ts';
 import type { SignedStatements, StatementSigner } from '../common/signing/statement-signer.ts';
 import type { FrameProtection } from '../common/wire/frame-codec.ts';
 import type {
@@ -9,6 +11,8 @@ import type {
   FrameRecord,
   StreamId,
 } from '../common/wire/frame.ts';
+import type { LossReason } from '../common/wire/loss-reason.ts';
+import type { SeqRange } from './range-set.ts';
 
 /**
  * The origin's side of a stream log. Every call runs inside the caller's SQLite transaction, so that frame, guest
@@ -59,20 +63,29 @@ export interface FrameSink {
    */
   store(frames: readonly EncodedFrame[]): Promise<void>;
   /**
-   * Makes durable that the producer has given up `range`, and why; withdrawn when one of its frames is stored after
-   * all.
+   * Makes durable that frames are lost, as far as none of them is here; withdrawn for each that is stored after all.
    */
-  declareLost(
-    stream: StreamId,
-    lost: {
-      readonly epoch: Epoch;
-      readonly fromSeq: number;
-      readonly throughSeq: number;
-      readonly reason: string;
-    },
-  ): Promise<void>;
+  declareLost(stream: StreamId, lost: LostFrames): Promise<void>;
   /** Ranges of seq that were made durable here, retention or not, ascending, for each epoch of `stream`. */
   stored(stream: StreamId): readonly StoredRange[];
+}
+
+/** Frames of an epoch that were given up, and who says so. */
+export interface LostFrames extends SeqRange {
+  readonly epoch: Epoch;
+  readonly reason: LossReason;
+  /** By the clock of who gave them up, µs of the epoch. */
+  readonly declaredAtUs: number;
+  /** The relation of the neighbour that declared it; null: found here. */
+  readonly declaredBy: string | null;
+  /** The neighbour's signed declaration, of these frames and perhaps others; null: it was not signed. */
+  readonly proof: LossProof | null;
+}
+
+/** Judges what a producer declares lost before any of it counts. */
+export interface LossJudges {
+  /** Those that count; whoever judges has made a record of the others. */
+  judge(declared: DeclaredLosses): readonly JudgedLoss[];
 }
 
 export interface StoredRange {

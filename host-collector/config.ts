@@ -98,6 +98,14 @@ export const hostCollectorConfigSchema = z
       .describe(
         'Size of the stream log, bytes; stored frames are pruned first, then the oldest, as lost.',
       ),
+    logPruneIntervalMs: z
+      .int()
+      .min(100)
+      .max(600_000)
+      .default(30_000)
+      .describe(
+        'How often the log is looked through for what is too old or too much, ms; in between it may grow beyond its size.',
+      ),
     logAgeMaxMs: z
       .int()
       .min(60_000)

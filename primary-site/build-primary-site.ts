@@ -18,6 +18,7 @@ import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
 import type { KeyStatement, VerifiedClaim } from '../common/signing/key-statement.ts';
+import { LossJudge } from '../common/signing/loss-judge.ts';
 import { StatementVerifier } from '../common/signing/statement-verifier.ts';
 import { siteServicesOf } from '../common/site-control/site-services.ts';
 import { crashSuspecting, setAsideFiles } from '../common/sqlite/set-aside.ts';
@@ -60,12 +61,14 @@ export function buildPrimarySite(
   const statements = verifierOf(transports, { ...deps, store }, relation);
   const policy = streamPolicyOf(config);
   const inspector = store.inspector(signaturesOf(config));
+  const losses = judgeOf(transports, store, config);
   const consumer = new Consumer(
     {
       transport,
       sink: store,
       inspector,
       takes: (stream) => policyAllows(policy, stream),
+      losses,
       ...(statements === undefined ? {} : { statements }),
       ...deps,
     },
@@ -84,6 +87,7 @@ export function buildPrimarySite(
       stages: {
         consumer: consumer.counters.snapshot(),
         store: store.counters.snapshot(),
+        losses: losses.counters.snapshot(),
         ...(statements === undefined ? {} : { statements: statements.counters.snapshot() }),
         ...(config.keysDirectory === undefined
           ? {}
@@ -181,6 +185,24 @@ function verifierOf(
     accept: (claim: VerifiedClaim) => store.acceptKeyStatement(claim),
   };
   return new StatementVerifier({ ...deps, identity: trust, store: claims }, relation);
+}
+
+/** A neighbour's word that frames are lost counts under its signature alone, where frames are taken under theirs alone. */
+function judgeOf(
+  { trust }: SiteTransports,
+  store: PrimaryStore,
+  config: PrimarySiteConfig,
+): LossJudge {
+  const options = { relation: config.relation, isRequired: signaturesOf(config) === 'required' };
+  return new LossJudge(
+    {
+      identity: trust,
+      onRefused: (claim, refusal) => {
+        store.noteLossRefused(claim, refusal);
+      },
+    },
+    options,
+  );
 }
 
 /** Where readings are published for any MQTT client; what our own readers get is none of a neighbour's business. */

@@ -4,7 +4,7 @@ import type { Random } from '../../common/runtime/random.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { StoredBy } from '../log/log-cursors.ts';
 import type { MqttTransport } from '../mqtt/mqtt-transport.ts';
-import type { FrameInspector, FrameSink, KeyStatementTaker } from '../ports.ts';
+import type { FrameInspector, FrameSink, KeyStatementTaker, LossJudges } from '../ports.ts';
 import type { IntakeQuotas } from '../quota/byte-quotas.ts';
 
 export interface ConsumerOptions {
@@ -55,6 +55,8 @@ export interface ConsumerDeps {
   readonly statements?: KeyStatementTaker;
   /** Without it whatever comes is taken as far as the sink keeps up. */
   readonly quotas?: IntakeQuotas;
+  /** Without it whatever the producer declares lost is lost, unsigned. */
+  readonly losses?: LossJudges;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

@@ -1,6 +1,7 @@
 import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
+import type { DeclaredLosses } from '../../common/signing/loss-signer.ts';
 import {
   controlEntriesMax,
   controlMessageVersion,
@@ -10,10 +11,14 @@ import {
   type DownstreamMessage,
   type HeadEntry,
   type KeyStatementsMessage,
+  type LossesMessage,
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
+import type { Epoch, StreamId } from '../../common/wire/frame.ts';
+import { lossReasonOf } from '../../common/wire/loss-reason.ts';
 import { relationTopics, type RelationTopics } from '../mqtt/topics.ts';
 import { ControlQuota, producerSays } from '../quota/control-quota.ts';
+import type { SeqRange } from '../range-set.ts';
 import type { ConsumerDeps, ConsumerOptions, Watermark } from './consumer-options.ts';
 import type { EpochState } from './epoch-state.ts';
 import { FrameIntake } from './frame-intake.ts';
@@ -128,6 +133,13 @@ export class Consumer implements Service {
     this.#reports.noteFinal(watermark);
   }
 
+  /** A relay asks again for what it had and gave up. */
+  fetchAgain(stream: StreamId, epoch: Epoch, ranges: readonly SeqRange[]): void {
+    const state = this.#epochs.of(stream, epoch);
+    for (const range of ranges) state.noteEvicted(range);
+    this.#query(state);
+  }
+
   /** Ends the durable cursor at the producer: it keeps nothing for us any longer. */
   unsubscribe(): void {
     this.#send({ ...this.#base('unsubscribe') });
@@ -138,6 +150,7 @@ export class Consumer implements Service {
     this.#instance = undefined;
     this.#heardAtMs = this.#deps.clock.monotonicMs();
     this.#requests.clear();
+    this.#epochs.doubtLost();
     const { streams } = this.#options;
     this.#send({ ...this.#base('subscribe'), streams: streams === 'all' ? 'all' : [...streams] });
   }
@@ -193,6 +206,9 @@ export class Consumer implements Service {
       case 'key-statements':
         this.#onStatements(message);
         return;
+      case 'losses':
+        this.#onLosses(message);
+        return;
     }
   }
 
@@ -212,11 +228,12 @@ export class Consumer implements Service {
     if (heads.length < controlEntriesMax) this.#isFirstAnnouncement = false;
   }
 
-  /** What was asked for in vain may be there now. */
+  /** What was asked for in vain, or declared lost, may be there now. */
   #onAvailable({ stream, epoch, range }: AvailableMessage['ranges'][number]): void {
     if (!this.#intake.accepts(stream, epoch)) return;
     const state = this.#epochs.of(stream, epoch);
     state.announce(range.throughSeq, this.#deps.clock.monotonicMs());
+    state.doubtLost(range);
     this.#queryAgain(state);
   }
 
@@ -257,11 +274,15 @@ export class Consumer implements Service {
     // Frames of the range that came just before are still pending: take them into account first.
     const state = this.#requests.end(message.request);
     if (state === undefined) return;
-    for (const lost of message.lost) {
-      for (const gap of state.received.gaps(lost.fromSeq, lost.throughSeq)) {
-        this.#intake.declareLost(state, { ...gap, reason: lost.reason });
-      }
-    }
+    const { stream, epoch } = state;
+    const declaredAtUs = this.#deps.clock.wallUs();
+    // What was declared with a signature before is no gap any more.
+    const losses = message.lost.flatMap(({ fromSeq, throughSeq, reason: text }) => {
+      const gaps = state.received.gaps(fromSeq, throughSeq);
+      const rest = { stream, epoch, reason: lossReasonOf(text), declaredAtUs, signature: null };
+      return gaps.map((gap) => ({ ...rest, ...gap }));
+    });
+    if (losses.length > 0) this.#takeLosses({ certificate: null, losses });
     if (this.#requests.isSomeoneWaiting) this.#takeTurns([state]);
     else this.#query(state);
   }
@@ -285,6 +306,30 @@ export class Consumer implements Service {
     for (const state of this.#epochs.incomplete) {
       this.#query(state);
       if (this.#requests.isSomeoneWaiting) return;
+    }
+  }
+
+  #onLosses({ certificate, losses }: LossesMessage): void {
+    const own = losses.filter((loss) => {
+      if (!this.#intake.accepts(loss.stream, loss.epoch)) return false;
+      const { received } = this.#epochs.of(loss.stream, loss.epoch);
+      return received.gaps(loss.fromSeq, loss.throughSeq).length > 0;
+    });
+    this.#takeLosses({ certificate, losses: own });
+  }
+
+  /** A declaration for frames that are here is ignored. */
+  #takeLosses(declared: DeclaredLosses): void {
+    const { relation } = this.#options;
+    const judged =
+      this.#deps.losses?.judge(declared) ??
+      declared.losses.map((loss) => ({ ...loss, relation, proof: null }));
+    for (const { stream, epoch, fromSeq, throughSeq, reason, declaredAtUs, proof } of judged) {
+      const state = this.#epochs.of(stream, epoch);
+      const lost = { epoch, reason, declaredAtUs, declaredBy: relation, proof };
+      for (const gap of state.received.gaps(fromSeq, throughSeq)) {
+        this.#intake.declareLost(state, { ...lost, ...gap });
+      }
     }
   }
 

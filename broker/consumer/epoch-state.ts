@@ -2,6 +2,9 @@ import { frameHash } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 import { RangeSet, type SeqRange } from '../range-set.ts';
 
+/** Lost ranges of an epoch that are asked for once more in one go; others wait for the next. */
+const doubtedRangesMax = 64;
+
 /**
  * What a consumer knows of one epoch. `received` are frames that are stored, on their way into the store, or declared
  * lost by the producer; `stored` those that are durable or declared lost.
@@ -52,9 +55,10 @@ export class EpochState {
     this.#announcedFromMs = Number.POSITIVE_INFINITY;
   }
 
-  /** Everything that was ever announced is here, or declared lost, and durable. */
+  /** Everything that was ever announced is here, or declared lost, and durable, and nothing is asked for once more. */
   get isComplete(): boolean {
-    return this.watermark >= Math.max(this.headSeq, this.announcedSeq);
+    const lastSeq = Math.max(this.headSeq, this.announcedSeq);
+    return this.watermark >= lastSeq && this.received.contiguousThroughSeq >= lastSeq;
   }
 
   /** Frames that the sink had when we started. */
@@ -65,9 +69,44 @@ export class EpochState {
   }
 
   /** The producer gave these up; no query asks for them, but one that appears after all is taken. */
-  noteLost(range: SeqRange): void {
-    this.received.addRange(range.fromSeq, range.throughSeq);
-    this.#lost.addRange(range.fromSeq, range.throughSeq);
+  noteLost({ fromSeq, throughSeq }: SeqRange): void {
+    this.received.addRange(fromSeq, throughSeq);
+    this.#lost.addRange(fromSeq, throughSeq);
+    this.headSeq = Math.max(this.headSeq, throughSeq);
+  }
+
+  /** The loss could not be recorded. */
+  noteNotLost({ fromSeq, throughSeq }: SeqRange): void {
+    for (const lost of new RangeSet(this.#lost.ranges).ranges) {
+      const from = Math.max(lost.fromSeq, fromSeq);
+      const through = Math.min(lost.throughSeq, throughSeq);
+      if (from > through) continue;
+      this.received.deleteRange(from, through);
+      this.#lost.deleteRange(from, through);
+    }
+  }
+
+  /** All of them were declared lost before. */
+  isKnownLost({ fromSeq, throughSeq }: SeqRange): boolean {
+    return this.#lost.gaps(fromSeq, throughSeq).length === 0;
+  }
+
+  /** What was declared lost, in `range` if it is given, may be there again: it is asked for once more. */
+  doubtLost(range: SeqRange = { fromSeq: 1, throughSeq: this.headSeq }): void {
+    let count = 0;
+    for (const lost of this.#lost.ranges) {
+      if (lost.throughSeq < range.fromSeq || lost.fromSeq > range.throughSeq) continue;
+      const fromSeq = Math.max(lost.fromSeq, range.fromSeq);
+      this.received.deleteRange(fromSeq, Math.min(lost.throughSeq, range.throughSeq));
+      count += 1;
+      if (count >= doubtedRangesMax) return;
+    }
+  }
+
+  /** They were here and had to make room; they are asked for again. */
+  noteEvicted({ fromSeq, throughSeq }: SeqRange): void {
+    this.received.deleteRange(fromSeq, throughSeq);
+    this.headSeq = Math.max(this.headSeq, throughSeq);
   }
 
   isDuplicate(seq: number): boolean {

@@ -2,8 +2,7 @@ import type { StageCounters } from '../../common/runtime/stage-counters.ts';
 import { decodeFrameBatch } from '../../common/wire/frame-batch.ts';
 import { decodeFrameHeader } from '../../common/wire/frame-codec.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { FrameInspector } from '../ports.ts';
-import type { SeqRange } from '../range-set.ts';
+import type { FrameInspector, LostFrames } from '../ports.ts';
 import { streamKey } from '../stream-key.ts';
 import type { ConsumerDeps, ConsumerOptions } from './consumer-options.ts';
 import type { EpochState } from './epoch-state.ts';
@@ -12,7 +11,6 @@ import { SinkQueue } from './sink-queue.ts';
 
 /** A frame that breaks the hash chain is fetched anew this many times, then it is recorded as lost. */
 const chainRefusalsMax = 3;
-const brokenChainReason = 'the frame contradicts its neighbours’ hashes';
 
 /** What follows from frames that came, or did not. */
 export interface IntakeOutcome {
@@ -105,16 +103,21 @@ export class FrameIntake {
     return bytes === undefined ? undefined : { bytes, isNew: taken.length > 0 };
   }
 
-  /** What the producer gave up and is not here is recorded, durably. */
-  declareLost(state: EpochState, lost: SeqRange & { readonly reason: string }): void {
-    const { stream, epoch } = state;
+  /** What was given up and is not here is recorded, durably; not again what was recorded before. */
+  declareLost(state: EpochState, lost: LostFrames): void {
+    const isKnown = state.isKnownLost(lost);
     state.noteLost(lost);
+    if (isKnown) return;
     this.#storing.track(this.#recordLoss(state, lost));
+    const { fromSeq, throughSeq, reason, declaredBy } = lost;
     this.#deps.log.warn('frames-lost', {
       relation: this.#options.relation,
-      stream: streamKey(stream),
-      epoch: epoch.number,
-      ...lost,
+      stream: streamKey(state.stream),
+      epoch: state.epoch.number,
+      fromSeq,
+      throughSeq,
+      reason,
+      declaredBy,
     });
   }
 
@@ -123,16 +126,13 @@ export class FrameIntake {
     return this.#storing.drain();
   }
 
-  async #recordLoss(
-    state: EpochState,
-    lost: SeqRange & { readonly reason: string },
-  ): Promise<void> {
+  async #recordLoss(state: EpochState, lost: LostFrames): Promise<void> {
     try {
-      await this.#deps.sink.declareLost(state.stream, { epoch: state.epoch, ...lost });
+      await this.#deps.sink.declareLost(state.stream, lost);
       state.stored.addRange(lost.fromSeq, lost.throughSeq);
       this.#outcome.stored(state);
     } catch (cause) {
-      state.received.deleteRange(lost.fromSeq, lost.throughSeq);
+      state.noteNotLost(lost);
       this.#epochs.incomplete.add(state);
       this.#deps.log.error('loss-not-recorded', { cause: String(cause) });
     }
@@ -234,8 +234,19 @@ export class FrameIntake {
       seq,
       refusals,
     });
-    if (refusals < chainRefusalsMax) this.#outcome.query(state);
-    else this.declareLost(state, { fromSeq: seq, throughSeq: seq, reason: brokenChainReason });
+    if (refusals < chainRefusalsMax) {
+      this.#outcome.query(state);
+      return;
+    }
+    this.declareLost(state, {
+      epoch: state.epoch,
+      fromSeq: seq,
+      throughSeq: seq,
+      reason: 'chain-broken',
+      declaredAtUs: this.#deps.clock.wallUs(),
+      declaredBy: null,
+      proof: null,
+    });
   }
 
   #stored(frames: readonly EncodedFrame[]): void {

@@ -41,6 +41,11 @@ export class KnownEpochs {
     return state;
   }
 
+  /** A producer that answers again may have again what it had given up. */
+  doubtLost(): void {
+    for (const state of this.#epochs.values()) state.doubtLost();
+  }
+
   /** The oldest complete epoch; else the oldest of all, whose gaps the next announcement shows again. */
   #forget(): void {
     const epochs = [...this.#epochs];

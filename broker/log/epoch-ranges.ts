@@ -1,8 +1,11 @@
+import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { Epoch, StreamId } from '../../common/wire/frame.ts';
-import type { StoredRange } from '../ports.ts';
+import type { LossReason } from '../../common/wire/loss-reason.ts';
+import type { LostFrames, StoredRange } from '../ports.ts';
 import { RangeSet, type SeqRange } from '../range-set.ts';
 import { epochKey } from '../stream-key.ts';
+import { LossEvidence } from './loss-evidence.ts';
 
 /** Where a store keeps its epochs and ranges; names are our own constants, never input. */
 export interface RangeTables {
@@ -12,19 +15,42 @@ export interface RangeTables {
   readonly insertEpoch: string;
   /** Columns epoch_id, from_seq, through_seq: what was ever made durable, retention or not. */
   readonly stored: string;
-  /** Columns epoch_id, from_seq, through_seq, reason and {@link RangeTables.lostAtUs}. */
+  /** Columns epoch_id, from_seq, through_seq, reason, declared_by, evidence_id and {@link RangeTables.lostAtUs}. */
   readonly lost: string;
   readonly lostAtUs: string;
 }
 
 interface Entry {
   readonly epochId: number;
+  readonly stream: StreamId;
+  readonly epoch: Epoch;
   readonly ranges: RangeSet;
 }
 
 interface LostRow extends SeqRange {
-  readonly reason: string;
+  readonly reason: LossReason;
   readonly atUs: number;
+  readonly declaredBy: string | null;
+  /** The row of the signed declaration; null: not signed. */
+  readonly evidenceId: number | null;
+}
+
+/** Frames that were declared lost and came after all, in one commit. */
+export interface ReturnedFrames {
+  readonly stream: StreamId;
+  readonly epoch: Epoch;
+  readonly frameCount: number;
+  readonly declaredBy: string | null;
+}
+
+/** Ranges of one epoch that are lost; a neighbour that declares more of them in pieces is not believed any further. */
+const lostRangesMax = 4_096;
+
+export type LossesErrorCode = 'too-many-losses';
+
+/** A declaration that is not taken. */
+export class LossesError extends OperatingError<LossesErrorCode> {
+  override readonly name = 'LossesError';
 }
 
 /**
@@ -32,6 +58,8 @@ interface LostRow extends SeqRange {
  * transaction that failed, `forget` makes the next call read them again.
  */
 export class EpochRanges {
+  /** The signed declarations of what is, or was, lost. */
+  readonly evidence: LossEvidence;
   readonly #database: Database;
   readonly #tables: RangeTables;
   readonly #byKey = new Map<string, Entry>();
@@ -44,6 +72,7 @@ export class EpochRanges {
   readonly #readLost: Statement<[number], LostRow>;
 
   constructor(database: Database, tables: RangeTables) {
+    this.evidence = new LossEvidence(database);
     this.#database = database;
     this.#tables = tables;
     this.#dropRanges = database.prepare(
@@ -53,7 +82,8 @@ export class EpochRanges {
       `INSERT OR REPLACE INTO ${tables.stored} (epoch_id, from_seq, through_seq) VALUES (?, ?, ?)`,
     );
     this.#readLost = database.prepare(
-      `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${tables.lostAtUs} AS atUs
+      `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${tables.lostAtUs} AS atUs,
+         declared_by AS declaredBy, evidence_id AS evidenceId
        FROM ${tables.lost} WHERE epoch_id = ? ORDER BY from_seq`,
     );
   }
@@ -78,7 +108,8 @@ export class EpochRanges {
   }
 
   /** Writes the ranges that the transaction changed. A frame that was declared lost withdraws the declaration. */
-  writeRanges(): void {
+  writeRanges(): readonly ReturnedFrames[] {
+    const returned: ReturnedFrames[] = [];
     for (const [epochId, seqs] of this.#added) {
       const ranges = this.#byId.get(epochId)?.ranges.ranges ?? [];
       for (const range of ranges) {
@@ -86,9 +117,10 @@ export class EpochRanges {
         this.#dropRanges.run(epochId, range.fromSeq, range.throughSeq);
         this.#putRange.run(epochId, range.fromSeq, range.throughSeq);
       }
-      this.#withdrawLost(epochId, seqs);
+      returned.push(...this.#withdrawLost(epochId, seqs));
     }
     this.#added.clear();
+    return returned;
   }
 
   forget(): void {
@@ -112,12 +144,42 @@ export class EpochRanges {
       .map(({ number, nonce, ...range }) => ({ epoch: { number, nonce }, ...range }));
   }
 
-  declareLost(
-    stream: StreamId,
-    lost: SeqRange & { readonly epoch: Epoch; readonly reason: string },
-    atUs: number,
-  ): void {
-    this.#putLost(this.idOf(stream, lost.epoch), { ...lost, atUs });
+  /**
+   * Within the caller's transaction. What is stored here is not lost, and the first declaration of a frame counts, unless
+   * only a later one is signed, or a later one of the same neighbour covers it and more.
+   * @throws LossesError `too-many-losses`
+   */
+  declareLost(stream: StreamId, lost: LostFrames, nowUs: number): void {
+    const { epochId, ranges } = this.#entry(stream, lost.epoch);
+    const known = this.lost(epochId);
+    const taken = new RangeSet(ranges.ranges);
+    for (const row of known) {
+      if (row.evidenceId === null && lost.proof !== null) this.#cutLost(epochId, row, [lost]);
+      else taken.addRange(row.fromSeq, row.throughSeq);
+    }
+    const parts = taken.gaps(lost.fromSeq, lost.throughSeq);
+    if (parts.length === 0) return;
+    if (known.length + parts.length > lostRangesMax) {
+      throw new LossesError(
+        'too-many-losses',
+        `more than ${lostRangesMax} ranges of one epoch are declared lost: ask the neighbour what is the matter`,
+        { retryable: true, context: { vm: stream.vm, declaredBy: lost.declaredBy ?? 'nobody' } },
+      );
+    }
+    const { reason, declaredAtUs: atUs, declaredBy, proof } = lost;
+    const evidenceId =
+      proof === null || declaredBy === null ? null : this.evidence.keep(declaredBy, proof, nowUs);
+    const covered = known.filter((row) => isCovered(row, lost));
+    for (const part of parts) {
+      const whole = { ...part, reason, atUs, declaredBy, evidenceId };
+      for (const row of covered) {
+        if (row.throughSeq !== part.fromSeq - 1 && row.fromSeq !== part.throughSeq + 1) continue;
+        whole.fromSeq = Math.min(whole.fromSeq, row.fromSeq);
+        whole.throughSeq = Math.max(whole.throughSeq, row.throughSeq);
+        this.#cutLost(epochId, row, [row]);
+      }
+      this.#putLost(epochId, whole);
+    }
   }
 
   /** Ranges of an epoch that were declared lost, ascending. */
@@ -126,27 +188,50 @@ export class EpochRanges {
   }
 
   /** The declared ranges that a frame came for are cut around it. */
-  #withdrawLost(epochId: number, seqs: ReadonlySet<number>): void {
-    for (const row of this.lost(epochId)) {
-      if (!containsAny(row, seqs)) continue;
-      const left = new RangeSet([row]);
-      for (const seq of seqs) left.deleteRange(seq, seq);
-      this.#database
-        .prepare<[number, number]>(
-          `DELETE FROM ${this.#tables.lost} WHERE epoch_id = ? AND from_seq = ?`,
-        )
-        .run(epochId, row.fromSeq);
-      for (const part of left.ranges) this.#putLost(epochId, { ...row, ...part });
-    }
+  #withdrawLost(epochId: number, seqs: ReadonlySet<number>): readonly ReturnedFrames[] {
+    const entry = this.#byId.get(epochId);
+    if (entry === undefined) return [];
+    return this.lost(epochId).flatMap((row) => {
+      const came = [...seqs].filter((seq) => row.fromSeq <= seq && seq <= row.throughSeq);
+      if (came.length === 0) return [];
+      this.#cutLost(
+        epochId,
+        row,
+        came.map((seq) => ({ fromSeq: seq, throughSeq: seq })),
+      );
+      if (row.evidenceId !== null) this.evidence.noteReturned(row.evidenceId, came.length);
+      const { stream, epoch } = entry;
+      return [{ stream, epoch, frameCount: came.length, declaredBy: row.declaredBy }];
+    });
   }
 
-  #putLost(epochId: number, { fromSeq, throughSeq, reason, atUs }: LostRow): void {
+  #cutLost(epochId: number, row: LostRow, without: readonly SeqRange[]): void {
+    const left = new RangeSet([row]);
+    for (const { fromSeq, throughSeq } of without) left.deleteRange(fromSeq, throughSeq);
     this.#database
-      .prepare<[number, number, number, string, number]>(
-        `INSERT OR REPLACE INTO ${this.#tables.lost}
-         (epoch_id, from_seq, through_seq, reason, ${this.#tables.lostAtUs}) VALUES (?, ?, ?, ?, ?)`,
+      .prepare<[number, number]>(
+        `DELETE FROM ${this.#tables.lost} WHERE epoch_id = ? AND from_seq = ?`,
       )
-      .run(epochId, fromSeq, throughSeq, reason, atUs);
+      .run(epochId, row.fromSeq);
+    for (const part of left.ranges) this.#putLost(epochId, { ...row, ...part });
+  }
+
+  #putLost(epochId: number, row: LostRow): void {
+    this.#database
+      .prepare<[number, number, number, LossReason, number, string | null, number | null]>(
+        `INSERT OR REPLACE INTO ${this.#tables.lost}
+         (epoch_id, from_seq, through_seq, reason, ${this.#tables.lostAtUs}, declared_by, evidence_id)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      )
+      .run(
+        epochId,
+        row.fromSeq,
+        row.throughSeq,
+        row.reason,
+        row.atUs,
+        row.declaredBy,
+        row.evidenceId,
+      );
   }
 
   #entry(stream: StreamId, epoch: Epoch): Entry {
@@ -168,11 +253,19 @@ export class EpochRanges {
         `SELECT from_seq AS fromSeq, through_seq AS throughSeq FROM ${this.#tables.stored} WHERE epoch_id = ?`,
       )
       .all(epochId);
-    const entry = { epochId, ranges: new RangeSet(ranges) };
+    const entry = { epochId, stream, epoch, ranges: new RangeSet(ranges) };
     this.#byKey.set(key, entry);
     this.#byId.set(epochId, entry);
     return entry;
   }
+}
+
+/** Whether what is declared now says the same of `row` again, so that both are one range. */
+function isCovered(row: LostRow, { reason, declaredBy, proof }: LostFrames): boolean {
+  if (row.reason !== reason || row.declaredBy !== declaredBy) return false;
+  if (proof === null || row.evidenceId === null) return proof === null && row.evidenceId === null;
+  const { fromSeq, throughSeq } = proof.declaration;
+  return fromSeq <= row.fromSeq && row.throughSeq <= throughSeq;
 }
 
 function containsAny(range: SeqRange, seqs: ReadonlySet<number>): boolean {

@@ -1,17 +1,25 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
 import type { StreamId, StreamKind } from '../../common/wire/frame.ts';
+import type { LossReason } from '../../common/wire/loss-reason.ts';
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
+import type { GivenUpFrames } from './frame-log.ts';
 import type { LogCursors } from './log-cursors.ts';
+import { LogLosses } from './log-losses.ts';
 
 export interface LogRetentionOptions {
   /** Frames older than this go, stored or not. */
   readonly ageMaxMs: number;
   /** Encoded frames in all; above it the log is under pressure. */
   readonly bytesMax: number;
+  /**
+   * What is given up of what nobody has stored; default: the oldest. A log whose frames can be fetched again gives up the
+   * newest, which its neighbour keeps for longest: readers go on from the oldest.
+   */
+  readonly givesUp?: 'oldest' | 'newest';
 }
 
-/** What one pass did. `lostFrames` were needed by a subscriber and have a durable record now. */
+/** What one pass did. `lostFrames` were needed by a subscriber: {@link GivenUpFrames} has heard of each. */
 export interface PruneResult {
   readonly prunedFrames: number;
   readonly lostFrames: number;
@@ -43,22 +51,23 @@ interface Candidate {
  *   0. what nobody is to have (`isWanted`), as one that asked for it has ended that
  *   1. what every subscriber's final reader has stored
  *   2. what every subscriber itself (the next hop) has stored
- *   3. with a durable `lost` record for each range, never in silence: what is too old; then the oldest of the VM that
- *      has most in the log, so that one VM's flood pushes out no frame of another
+ *   3. given up with a durable record, never in silence: what is too old; then the oldest (or newest) of the VM that has
+ *      most in the log, so that one VM's flood pushes out no frame of another
  *
  * Without subscribers nothing counts as stored; what the final reader has counts for the next hop too. Frames of an epoch go
- * from its beginning only.
+ * from its beginning only, unless the newest are given up.
  */
 export class LogRetention {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #cursors: LogCursors;
   readonly #isWanted: (stream: StreamId) => boolean;
+  readonly #givenUp: GivenUpFrames;
   readonly #options: LogRetentionOptions;
   readonly #oldestOfAll: Statement<[], Candidate>;
   readonly #oldestOfEpoch: Statement<[number, number], Candidate>;
-  readonly #oldestEpochOf: Statement<[string], { epoch_id: number }>;
-  readonly #oldestToPrune: Statement<[number], Candidate>;
+  readonly #nextEpochOf: Statement<[string], { epoch_id: number }>;
+  readonly #nextToPrune: Statement<[number], Candidate>;
   readonly #delete: Statement<[number]>;
   readonly #shrink: Statement<[number, number]>;
 
@@ -69,6 +78,8 @@ export class LogRetention {
       readonly cursors: LogCursors;
       /** Without it somebody is to have every stream. */
       readonly isWanted?: (stream: StreamId) => boolean;
+      /** Default: they are declared lost. */
+      readonly givenUp?: GivenUpFrames;
     },
     options: LogRetentionOptions,
   ) {
@@ -76,6 +87,7 @@ export class LogRetention {
     this.#database = deps.database;
     this.#clock = deps.clock;
     this.#cursors = deps.cursors;
+    this.#givenUp = deps.givenUp ?? new LogLosses(deps);
     this.#options = options;
     const columns = 'frame_id, epoch_id, seq, produced_at_us, length(bytes) AS size_bytes';
     this.#oldestOfAll = deps.database.prepare(
@@ -85,14 +97,16 @@ export class LogRetention {
       `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ? AND seq <= ?
        ORDER BY seq LIMIT ${scanFramesMax}`,
     );
-    this.#oldestEpochOf = deps.database.prepare(
+    const isNewest = options.givesUp === 'newest';
+    this.#nextEpochOf = deps.database.prepare(
       `SELECT epoch_id, (SELECT frame_id FROM stream_log_frames AS frame
                          WHERE frame.epoch_id = epoch.epoch_id ORDER BY seq LIMIT 1) AS first
        FROM stream_log_epochs AS epoch WHERE vm = ? AND bytes > 0 AND first IS NOT NULL
-       ORDER BY first LIMIT 1`,
+       ORDER BY ${isNewest ? 'epoch_id DESC' : 'first'} LIMIT 1`,
     );
-    this.#oldestToPrune = deps.database.prepare(
-      `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ? ORDER BY seq LIMIT ${framesPerTurnMax}`,
+    this.#nextToPrune = deps.database.prepare(
+      `SELECT ${columns} FROM stream_log_frames WHERE epoch_id = ?
+       ORDER BY seq ${isNewest ? 'DESC' : 'ASC'} LIMIT ${framesPerTurnMax}`,
     );
     this.#delete = deps.database.prepare('DELETE FROM stream_log_frames WHERE frame_id = ?');
     this.#shrink = deps.database.prepare(
@@ -114,7 +128,7 @@ export class LogRetention {
   }
 
   #prune(): PruneResult {
-    const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs());
+    const pass = new Pass(this.logBytes(), this.#options, this.#clock.wallUs(), this.#givenUp);
     for (const { epochId, throughSeq } of this.#unwanted()) {
       this.#sweep(pass, false, () => this.#oldestOfEpoch.all(epochId, throughSeq));
     }
@@ -127,6 +141,7 @@ export class LogRetention {
     // What is stored and has to go has gone by now, or the pass has done enough.
     this.#sweep(pass, true, () => this.#oldestOfAll.all(), 'too-old');
     this.#sweepLargest(pass);
+    pass.noteGivenUp();
     this.#dropEmptyEpochs();
     return {
       prunedFrames: pass.prunedFrames,
@@ -163,15 +178,15 @@ export class LogRetention {
     }
   }
 
-  /** Each VM keeps at least its equal share of the bound: whoever has most loses its oldest first. */
+  /** Each VM keeps at least its equal share of the bound: whoever has most loses first. */
   #sweepLargest(pass: Pass): void {
     if (!pass.isTooMuch) return;
     const shares = this.#bytesByVm();
     while (pass.isTooMuch && !pass.isFull) {
       const vm = largestOf(shares);
-      const epoch = vm === undefined ? undefined : this.#oldestEpochOf.get(vm);
+      const epoch = vm === undefined ? undefined : this.#nextEpochOf.get(vm);
       if (vm === undefined || epoch === undefined) return;
-      for (const frame of this.#oldestToPrune.all(epoch.epoch_id)) {
+      for (const frame of this.#nextToPrune.all(epoch.epoch_id)) {
         if (pass.isFull || !pass.isTooMuch) return;
         this.#remove(pass, frame, true);
         shares.set(vm, (shares.get(vm) ?? 0) - frame.size_bytes);
@@ -189,24 +204,9 @@ export class LogRetention {
   }
 
   #remove(pass: Pass, frame: Candidate, isLoss: boolean): void {
-    if (isLoss) this.#declareLost(frame, pass.reasonFor(frame));
     this.#delete.run(frame.frame_id);
     this.#shrink.run(frame.size_bytes, frame.epoch_id);
     pass.removed(frame, isLoss);
-  }
-
-  #declareLost(frame: Candidate, reason: string): void {
-    const extended = this.#database
-      .prepare<[number, number, number, string]>(
-        `UPDATE stream_log_lost SET through_seq = ? WHERE epoch_id = ? AND through_seq = ? AND reason = ?`,
-      )
-      .run(frame.seq, frame.epoch_id, frame.seq - 1, reason);
-    if (extended.changes > 0) return;
-    this.#database
-      .prepare<[number, number, number, number, string]>(
-        'INSERT INTO stream_log_lost (epoch_id, from_seq, through_seq, declared_at_us, reason) VALUES (?, ?, ?, ?, ?)',
-      )
-      .run(frame.epoch_id, frame.seq, frame.seq, this.#clock.wallUs(), reason);
   }
 
   #dropEmptyEpochs(): void {
@@ -227,10 +227,21 @@ class Pass {
   lostFrames = 0;
   readonly #oldestUs: number;
   readonly #targetBytes: number;
+  readonly #givenUp: GivenUpFrames;
   #bytes: number;
+  /** Given up, one after another, and not noted yet. */
+  #run:
+    | {
+        readonly epochId: number;
+        readonly reason: LossReason;
+        fromSeq: number;
+        throughSeq: number;
+      }
+    | undefined;
 
-  constructor(bytes: number, options: LogRetentionOptions, nowUs: number) {
+  constructor(bytes: number, options: LogRetentionOptions, nowUs: number, givenUp: GivenUpFrames) {
     this.#bytes = bytes;
+    this.#givenUp = givenUp;
     this.#oldestUs = nowUs - options.ageMaxMs * 1_000;
     this.#targetBytes =
       bytes > options.bytesMax ? options.bytesMax * targetRatio : options.bytesMax;
@@ -250,16 +261,28 @@ class Pass {
     return this.#bytes > this.#targetBytes;
   }
 
-  reasonFor(frame: Candidate): string {
-    return this.isTooOld(frame)
-      ? 'older than the log’s age bound and not stored by every subscriber'
-      : 'the log’s size bound was reached before every subscriber had stored it';
-  }
-
   removed(frame: Candidate, isLoss: boolean): void {
     this.#bytes -= frame.size_bytes;
     this.prunedFrames += 1;
-    if (isLoss) this.lostFrames += 1;
+    if (!isLoss) return;
+    this.lostFrames += 1;
+    const reason = this.isTooOld(frame) ? 'log-too-old' : 'log-full';
+    const { epoch_id: epochId, seq } = frame;
+    const run = this.#run;
+    if (run?.epochId === epochId && run.reason === reason) {
+      const isNext = run.throughSeq === seq - 1;
+      const isBefore = run.fromSeq === seq + 1;
+      if (isNext) run.throughSeq = seq;
+      if (isBefore) run.fromSeq = seq;
+      if (isNext || isBefore) return;
+    }
+    this.noteGivenUp();
+    this.#run = { epochId, reason, fromSeq: seq, throughSeq: seq };
+  }
+
+  noteGivenUp(): void {
+    if (this.#run !== undefined) this.#givenUp.note(this.#run.epochId, this.#run, this.#run.reason);
+    this.#run = undefined;
   }
 }
 

@@ -1,11 +1,13 @@
 import { DatabaseError, type Database } from '../../common/sqlite/database.ts';
+import { reasonTextsToCodes } from './loss-evidence.ts';
 
 /**
  * The log shares its database file with its owner (the origin commits frame, cursor and window state together), so it
  * keeps its schema version in a table of its own instead of `user_version`.
  *
  *   stream_log_frames is ordered by arrival (frame_id); an epoch's frames by seq. `bytes` in stream_log_epochs is the
- *   sum over its frames, so that the size bound costs no scan.
+ *   sum over its frames, so that the size bound costs no scan. `declared_by` in stream_log_lost is null for what this log
+ *   gave up itself; a relay's names the neighbour that declared it, and points to its signature.
  */
 const migrations: readonly string[] = [
   `CREATE TABLE stream_log_epochs (
@@ -47,6 +49,9 @@ const migrations: readonly string[] = [
      through_seq INTEGER NOT NULL,
      PRIMARY KEY (subscriber, epoch_id, stored_by)
    ) STRICT, WITHOUT ROWID;`,
+  `ALTER TABLE stream_log_lost ADD COLUMN declared_by TEXT;
+   ALTER TABLE stream_log_lost ADD COLUMN evidence_id INTEGER;
+   ${reasonTextsToCodes('stream_log_lost')}`,
 ];
 
 /**

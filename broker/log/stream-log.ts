@@ -9,13 +9,7 @@ import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wi
 import { vmIdSchema } from '../../common/wire/vm-descriptor.ts';
 import type { EpochReason, FrameAppender, FrameProtector } from '../ports.ts';
 import type { SeqRange } from '../range-set.ts';
-import {
-  prunedAfterStored,
-  type FrameLog,
-  type LogEpoch,
-  type LoggedFrame,
-  type LostRange,
-} from './frame-log.ts';
+import type { FrameLog, LogEpoch, LoggedFrame, LostRange } from './frame-log.ts';
 import { LoggedFrames } from './logged-frames.ts';
 
 export type StreamLogErrorCode = 'epoch-missing' | 'epoch-closed';
@@ -138,7 +132,8 @@ export class StreamLog implements FrameAppender, FrameLog {
 
   lostIn(stream: StreamId, epoch: Epoch, range: SeqRange): LostRange[] {
     const row = this.#findEpoch.get(stream.vm, stream.kind, epoch.number, epoch.nonce);
-    if (row === undefined) return [{ ...range, reason: 'the log does not know this epoch' }];
+    const nowUs = this.#clock.wallUs();
+    if (row === undefined) return [{ ...range, reason: 'epoch-unknown', declaredAtUs: nowUs }];
     const throughSeq = Math.min(range.throughSeq, row.last_seq);
     const first = this.#database
       .prepare<[number], { seq: number | null }>(
@@ -148,11 +143,12 @@ export class StreamLog implements FrameAppender, FrameLog {
     const firstKept = first?.seq ?? row.last_seq + 1;
     const declared = this.#database
       .prepare<[number, number, number], LostRange>(
-        `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason FROM stream_log_lost
+        `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, declared_at_us AS declaredAtUs
+         FROM stream_log_lost
          WHERE epoch_id = ? AND through_seq >= ? AND from_seq <= ? ORDER BY from_seq`,
       )
       .all(row.epoch_id, range.fromSeq, throughSeq);
-    return fillBefore(declared, range.fromSeq, throughSeq, firstKept);
+    return fillBefore(declared, { fromSeq: range.fromSeq, throughSeq }, firstKept, nowUs);
   }
 
   #openEpochRow(stream: StreamId): EpochRow {
@@ -214,15 +210,17 @@ function predecessorOf(
  */
 function fillBefore(
   declared: readonly LostRange[],
-  fromSeq: number,
-  throughSeq: number,
+  { fromSeq, throughSeq }: SeqRange,
   firstKept: number,
+  nowUs: number,
 ): LostRange[] {
   const lost: LostRange[] = [];
   let next = fromSeq;
   const fill = (untilSeq: number): void => {
     const end = Math.min(untilSeq, throughSeq, firstKept - 1);
-    if (next <= end) lost.push({ fromSeq: next, throughSeq: end, reason: prunedAfterStored });
+    if (next > end) return;
+    const reason = 'pruned-after-stored';
+    lost.push({ fromSeq: next, throughSeq: end, reason, declaredAtUs: nowUs });
   };
   for (const range of declared) {
     fill(range.fromSeq - 1);

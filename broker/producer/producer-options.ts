@@ -1,6 +1,7 @@
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Random } from '../../common/runtime/random.ts';
+import type { LossSigner } from '../../common/signing/loss-signer.ts';
 import type { StoredMessage } from '../../common/wire/control-message.ts';
 import type { StreamId } from '../../common/wire/frame.ts';
 import type { FrameLog } from '../log/frame-log.ts';
@@ -42,6 +43,8 @@ export interface ProducerDeps {
   readonly allows: (relation: string, stream: StreamId) => boolean;
   /** Which keys sign the epochs; absent: nothing is stated. */
   readonly statements?: KeyStatements;
+  /** Signs what is lost; absent: it is declared unsigned. */
+  readonly losses?: LossSigner;
   /** Hears which frames a consumer says are stored; a relay passes it on. */
   readonly onStored?: (relation: string, message: StoredMessage) => void;
 }

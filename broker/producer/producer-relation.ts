@@ -1,4 +1,6 @@
 import type { StageCounters } from '../../common/runtime/stage-counters.ts';
+import type { LossClaim } from '../../common/signing/loss-declaration.ts';
+import { LossSigner } from '../../common/signing/loss-signer.ts';
 import {
   controlEntriesMax,
   controlMessageVersion,
@@ -17,6 +19,7 @@ import { consumerSays, ControlQuota } from '../quota/control-quota.ts';
 import { epochKey, streamKey } from '../stream-key.ts';
 import { AvailableRanges } from './available-ranges.ts';
 import { LiveQueue } from './live-queue.ts';
+import { LossSender } from './loss-sender.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
 import { RangeQueries, type QueryRefusal } from './range-queries.ts';
 import { StatementSender, type StatedEpoch } from './statement-sender.ts';
@@ -55,6 +58,7 @@ export class ProducerRelation {
   readonly #watermarks = new Map<string, StoredMessage>();
   readonly #available = new AvailableRanges();
   readonly #statements: StatementSender;
+  readonly #losses: LossSender;
   #isOfferDue = false;
   #session: Session | undefined;
   /** Control messages that the transport has not got rid of. */
@@ -79,6 +83,9 @@ export class ProducerRelation {
     this.#statements = new StatementSender(deps.statements, (signed) =>
       this.#publish({ ...this.#base('key-statements'), ...signed }),
     );
+    this.#losses = new LossSender(deps.losses ?? new LossSigner(undefined), (declared) => {
+      this.#send({ ...this.#base('losses'), ...declared });
+    });
   }
 
   get hasSession(): boolean {
@@ -119,6 +126,13 @@ export class ProducerRelation {
     const session = this.#session;
     if (session === undefined) return;
     this.#statements.sendNow(epochs.filter(({ stream }) => this.#mayHave(session, stream)));
+  }
+
+  /** Tells what is lost, as soon as it is. */
+  declareLost(claims: readonly LossClaim[]): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#losses.declare(claims.filter(({ stream }) => this.#mayHave(session, stream)));
   }
 
   /** Tells the keys of all epochs in the log, again. */
@@ -216,12 +230,9 @@ export class ProducerRelation {
   #newQueries(): RangeQueries {
     return new RangeQueries(this.#deps.streamLog, this.#options, {
       publish: (request, frames) => this.#publishRange(request, frames),
-      end: (request, lost) => {
-        this.#send({
-          ...this.#base('range-end'),
-          request,
-          lost: lost.slice(0, controlEntriesMax),
-        });
+      end: (request, queried, lost) => {
+        const named = this.#losses.answer(queried, lost);
+        this.#send({ ...this.#base('range-end'), request, lost: named });
       },
       notSent: (cause) => {
         this.#deps.log.debug('range-not-sent', { relation: this.relation, cause: String(cause) });

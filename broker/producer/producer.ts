@@ -1,6 +1,7 @@
 import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
+import type { LossClaim } from '../../common/signing/loss-declaration.ts';
 import { decodeUpstream } from '../../common/wire/control-message.ts';
 import type { EncodedFrame } from '../../common/wire/frame.ts';
 import { relationTopics } from '../mqtt/topics.ts';
@@ -84,6 +85,11 @@ export class Producer implements Service, FrameForwarder {
   /** The neighbour of `relation` may have more than before: every epoch is announced to it again. */
   announce(relation: string): void {
     this.#relations.find((each) => each.relation === relation)?.announceAll();
+  }
+
+  /** Frames that are lost, with a durable record: told downstream at once. */
+  declareLost(claims: readonly LossClaim[]): void {
+    for (const relation of this.#relations) relation.declareLost(claims);
   }
 
   /** Whether the neighbour of `relation` has subscribed and is connected, as far as that is known here. */

@@ -5,13 +5,15 @@ import {
 } from '../../common/wire/control-message.ts';
 import type { Epoch, StreamId } from '../../common/wire/frame.ts';
 import type { FrameLog, LoggedFrame, LostRange } from '../log/frame-log.ts';
+import type { SeqRange } from '../range-set.ts';
 
-interface Query {
-  readonly request: string;
+export interface QueriedRange extends SeqRange {
   readonly stream: StreamId;
   readonly epoch: Epoch;
-  readonly fromSeq: number;
-  readonly throughSeq: number;
+}
+
+interface Query extends QueriedRange {
+  readonly request: string;
   nextSeq: number;
   creditBytes: number;
   isSending: boolean;
@@ -22,7 +24,7 @@ export interface RangeAnswers {
   /** Resolves when the frames have left; rejects when they could not. */
   publish(request: string, frames: readonly LoggedFrame[]): Promise<void>;
   /** All that there is of the range was sent; `lost` are the parts that the log had to give up. */
-  end(request: string, lost: readonly LostRange[]): void;
+  end(request: string, queried: QueriedRange, lost: readonly LostRange[]): void;
   notSent(cause: unknown): void;
 }
 
@@ -100,7 +102,7 @@ export class RangeQueries {
       if (last === undefined) {
         this.#queries.delete(query.request);
         const lost = this.#streamLog.lostIn(query.stream, query.epoch, query);
-        this.#answers.end(query.request, lost);
+        this.#answers.end(query.request, query, lost);
         return;
       }
       query.nextSeq = last.seq + 1;

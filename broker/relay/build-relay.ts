@@ -29,7 +29,7 @@ import { quotasOf, type RelayConfig } from './relay-config.ts';
 import { migrateRelayLog } from './relay-log-schema.ts';
 import type { DownstreamLink, UpstreamLink } from './relay-options.ts';
 import { RelaySubscriptions } from './relay-subscriptions.ts';
-import { Relay } from './relay.ts';
+import { Relay, type RelayOptions } from './relay.ts';
 import { relayedVms } from './relayed-vms.ts';
 import { SubscriptionAsker, subscriptionAskerDefaults } from './subscription-asker.ts';
 
@@ -76,7 +76,7 @@ export function buildRelay(
     },
     {
       siteQuota: config.quota,
-      retention: { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
+      retention: retentionOf(config),
       consumer: consumerDefaults,
       producer: producerDefaults,
     },
@@ -134,6 +134,14 @@ function statusOf(
       ...relay.stages(),
       ...(server === undefined ? {} : { 'site-control': server.counts() }),
     },
+  };
+}
+
+function retentionOf(config: RelayConfig): RelayOptions['retention'] {
+  return {
+    bytesMax: config.logBytesMax,
+    ageMaxMs: config.logAgeMaxMs,
+    intervalMs: config.logPruneIntervalMs,
   };
 }
 

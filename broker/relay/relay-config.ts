@@ -150,7 +150,15 @@ export const relayConfigSchema = z
       .min(1_048_576)
       .default(1_073_741_824)
       .describe(
-        'Size of the log, bytes; what the final reader stored is pruned first, then what the next hop stored, then the oldest, as lost.',
+        'Size of the log, bytes; what the final reader stored is pruned first, then what the next hop stored, then the newest, fetched again when it is asked for.',
+      ),
+    logPruneIntervalMs: z
+      .int()
+      .min(100)
+      .max(600_000)
+      .default(30_000)
+      .describe(
+        'How often the log is looked through for what is too old or too much, ms; in between it may grow beyond its size.',
       ),
     logAgeMaxMs: z
       .int()

@@ -1,10 +1,12 @@
 import type { Database } from '../../common/sqlite/database.ts';
 import { migrate, type Migration } from '../../common/sqlite/migrate.ts';
+import { lossEvidenceTable } from '../log/loss-evidence.ts';
 import { migrateStreamLog } from '../log/stream-log-schema.ts';
 
 /**
  * A relay's log is a stream log whose frames come from elsewhere, in any order, so it keeps beside it which frames it
- * ever had (pruned ones must not be asked for again), which neighbour each epoch comes from, and the key that it stated.
+ * has or had (pruned ones must not be asked for again), which neighbour each epoch comes from, the key that it stated, what
+ * had to make room and may be asked for again (relay_evicted), and what neighbours signed as lost.
  */
 const migrations: readonly Migration[] = [
   {
@@ -44,6 +46,17 @@ const migrations: readonly Migration[] = [
     name: 'subscriptions that end',
     up: `ALTER TABLE relay_subscriptions ADD COLUMN expires_at_us INTEGER NOT NULL DEFAULT 0;
          UPDATE relay_subscriptions SET expires_at_us = (unixepoch() + 3600) * 1000000;`,
+  },
+  {
+    name: 'evicted frames, and what neighbours declared lost',
+    up: `CREATE TABLE relay_evicted (
+           epoch_id INTEGER NOT NULL REFERENCES stream_log_epochs ON DELETE CASCADE,
+           from_seq INTEGER NOT NULL,
+           through_seq INTEGER NOT NULL,
+           reason TEXT NOT NULL,
+           PRIMARY KEY (epoch_id, from_seq)
+         ) STRICT, WITHOUT ROWID;
+         ${lossEvidenceTable}`,
   },
 ];
 

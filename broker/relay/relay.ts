@@ -5,6 +5,8 @@ import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { LossJudge } from '../../common/signing/loss-judge.ts';
+import { LossSigner } from '../../common/signing/loss-signer.ts';
 import { StatementSigner } from '../../common/signing/statement-signer.ts';
 import { StatementVerifier } from '../../common/signing/statement-verifier.ts';
 import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
@@ -18,13 +20,15 @@ import type {
 } from '../consumer/consumer-options.ts';
 import { Consumer } from '../consumer/consumer.ts';
 import type { FrameLog } from '../log/frame-log.ts';
-import { LogCursors } from '../log/log-cursors.ts';
+import { LogCursors, type MayHave } from '../log/log-cursors.ts';
 import { LogRetention, type LogRetentionOptions } from '../log/log-retention.ts';
-import type { FrameSink, KeyStatements } from '../ports.ts';
+import type { FrameSink, KeyStatements, LostFrames } from '../ports.ts';
 import { byTransport, type ProducerOptions } from '../producer/producer-options.ts';
 import { Producer } from '../producer/producer.ts';
 import type { DelayCounts } from '../quota/byte-quotas.ts';
 import type { ByteQuota } from '../quota/fair-share.ts';
+import type { SeqRange } from '../range-set.ts';
+import { streamKey } from '../stream-key.ts';
 import { policyAllows } from '../stream-policy.ts';
 import { FinalWatermarks } from './final-watermarks.ts';
 import { RelayLog } from './relay-log.ts';
@@ -32,11 +36,12 @@ import { getsStream, type DownstreamLink, type UpstreamLink } from './relay-opti
 import { RelayedKeys } from './relayed-keys.ts';
 import { UpstreamBounds } from './upstream-bounds.ts';
 
-/** A pass looks for what is too old or too much; retention has slack for what comes in between. */
-const retentionIntervalMs = 30_000;
+/** Of the log's size, what is fetched again at a time for one query, so that it does not push out what else is there. */
+const fetchedAgainRatio = 0.25;
 
 export interface RelayOptions {
-  readonly retention: LogRetentionOptions;
+  /** `intervalMs`: a pass looks for what is too old or too much; retention has slack for what comes in between. */
+  readonly retention: LogRetentionOptions & { readonly intervalMs: number };
   /** Of all neighbours towards the VMs together. */
   readonly siteQuota: ByteQuota;
   readonly consumer: Omit<ConsumerOptions, 'relation' | 'storedBy'>;
@@ -63,6 +68,8 @@ export interface RelayDeps {
  *   neighbour --live--> Consumer --forward--> Producer(s) --live--> neighbour
  *                          |                      ^
  *                          '--store--> RelayLog --'  available, ranges
+ *   neighbour <--what made room here, again-- fetchAgain <-- query
+ *   neighbour --declared lost--> judged, RelayLog --> declared under our own signature --> neighbour
  *   neighbour --key statement--> verified, RelayedKeys --> countersigned --key statement--> neighbour
  *   neighbour <--stored by the next hop-- (commit, fdatasync)
  *   neighbour <--stored by the final reader-- FinalWatermarks <-- neighbour
@@ -76,8 +83,10 @@ export class Relay implements Service {
   readonly #keys: RelayedKeys;
   readonly #verifiers = new Map<string, StatementVerifier>();
   readonly #bounds: UpstreamBounds;
+  readonly #judges = new Map<string, LossJudge>();
   readonly #finals: FinalWatermarks;
   readonly #retention: LogRetention;
+  readonly #fetchedAgainBytes: number;
   readonly #producers: readonly Producer[];
   readonly #consumers: ReadonlyMap<string, Consumer>;
   readonly #services: ServiceGroup;
@@ -100,20 +109,13 @@ export class Relay implements Service {
     this.#walSync = new WalSync(database.name);
     this.#keys = new RelayedKeys(database);
     const statements = statementsOf(this.#keys, deps.trust);
+    const losses = new LossSigner(deps.trust);
     const allows = (relation: string, stream: StreamId): boolean =>
       downstream.some((link) => link.relation === relation && getsStream(link, stream));
     const cursors = new LogCursors({ database, clock, mayHave: allows });
-    const isStanding = new Set(
-      downstream.filter((link) => link.isStanding).map(({ relation }) => relation),
-    );
-    const standingCursors = new LogCursors({
-      database,
-      clock,
-      mayHave: (relation, stream) => isStanding.has(relation) && allows(relation, stream),
-    });
     this.#finals = new FinalWatermarks(
       {
-        cursors: standingCursors,
+        cursors: standingCursorsOf(deps, downstream, allows),
         onRaised: (watermark) => {
           this.#reportFinal(watermark);
         },
@@ -129,6 +131,7 @@ export class Relay implements Service {
             streamLog: this.#readLog(),
             cursors,
             allows,
+            losses,
             ...statements,
             onStored: (relation, message) => {
               this.#finals.note(relation, message);
@@ -146,9 +149,14 @@ export class Relay implements Service {
     );
     const isWanted = (stream: StreamId): boolean =>
       downstream.some((link) => getsStream(link, stream));
-    this.#retention = new LogRetention({ database, clock, cursors, isWanted }, options.retention);
+    const givenUp = this.log.evicted;
+    this.#retention = new LogRetention(
+      { database, clock, cursors, isWanted, givenUp },
+      { ...options.retention, givesUp: 'newest' },
+    );
+    this.#fetchedAgainBytes = options.retention.bytesMax * fetchedAgainRatio;
     this.#services = new ServiceGroup('relay', [
-      this.#pruning(),
+      this.#pruning(options.retention.intervalMs),
       ...new Set([...upstream, ...downstream].map(({ transport }) => transport)),
       ...this.#producers,
       ...this.#consumers.values(),
@@ -197,7 +205,10 @@ export class Relay implements Service {
     const statements = [...this.#verifiers].map(
       ([relation, verifier]) => [`statements/${relation}`, verifier.counters.snapshot()] as const,
     );
-    return Object.fromEntries([...consumers, ...producers, ...statements]);
+    const losses = [...this.#judges].map(
+      ([relation, judge]) => [`losses/${relation}`, judge.counters.snapshot()] as const,
+    );
+    return Object.fromEntries([...consumers, ...producers, ...statements, ...losses]);
   }
 
   #consumerOf(link: UpstreamLink, options: RelayOptions['consumer']): Consumer {
@@ -219,29 +230,34 @@ export class Relay implements Service {
     };
     const sink: FrameSink = {
       store: (frames) => this.#store(frames),
-      declareLost: async (stream, lost) => {
-        this.log.declareLost(stream, lost);
-        await this.#walSync.sync();
-      },
+      declareLost: (stream, lost) => this.#declareLost(stream, lost),
       stored: (stream) => this.log.stored(stream),
     };
-    const { trust } = this.#deps;
-    if (trust !== undefined) {
-      const deps = { ...this.#deps, identity: trust, store: this.#keys };
-      const verifier = new StatementVerifier(deps, relation);
-      this.#verifiers.set(relation, verifier);
-    }
-    const statements = this.#verifiers.get(relation);
+    const { trust, log } = this.#deps;
     const quotas = this.#bounds.bytesOf(relation);
-    return new Consumer(
+    const bounded = quotas === undefined ? {} : { quotas };
+    if (trust === undefined) {
+      const deps = { ...this.#deps, transport, sink, relaying, ...bounded };
+      return new Consumer(deps, { ...options, relation, storedBy: 'next-hop' });
+    }
+    const statements = new StatementVerifier(
+      { ...this.#deps, identity: trust, store: this.#keys },
+      relation,
+    );
+    this.#verifiers.set(relation, statements);
+    const losses = new LossJudge(
       {
-        ...this.#deps,
-        transport,
-        sink,
-        relaying,
-        ...(statements === undefined ? {} : { statements }),
-        ...(quotas === undefined ? {} : { quotas }),
+        identity: trust,
+        onRefused: ({ stream, epoch, fromSeq, throughSeq }, code) => {
+          const place = { stream: streamKey(stream), epoch: epoch.number, fromSeq, throughSeq };
+          log.warn('loss-refused', { relation, code, ...place });
+        },
       },
+      { relation, isRequired: true },
+    );
+    this.#judges.set(relation, losses);
+    return new Consumer(
+      { ...this.#deps, transport, sink, relaying, statements, losses, ...bounded },
       { ...options, relation, storedBy: 'next-hop' },
     );
   }
@@ -269,10 +285,10 @@ export class Relay implements Service {
     if (source !== undefined) this.#consumers.get(source)?.reportFinal(watermark);
   }
 
-  #pruning(): Service {
+  #pruning(intervalMs: number): Service {
     return new PruningService(this.#deps, {
       name: 'log-retention',
-      intervalMs: retentionIntervalMs,
+      intervalMs,
       prune: () => this.#prune(),
     });
   }
@@ -280,7 +296,7 @@ export class Relay implements Service {
   #prune(): boolean {
     const { prunedFrames, lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
     if (prunedFrames > 0) this.#forget();
-    if (lostFrames > 0) this.#deps.log.warn('log-frames-lost', { frameCount: lostFrames });
+    if (lostFrames > 0) this.#deps.log.warn('log-frames-evicted', { frameCount: lostFrames });
     return more;
   }
 
@@ -289,8 +305,33 @@ export class Relay implements Service {
     return {
       epochs: () => this.#endIfCorrupt(() => this.log.epochs()),
       read: (...range) => this.#endIfCorrupt(() => this.log.read(...range)),
-      lostIn: (...range) => this.#endIfCorrupt(() => this.log.lostIn(...range)),
+      lostIn: (...range) =>
+        this.#endIfCorrupt(() => {
+          this.#fetchAgain(...range);
+          return this.log.lostIn(...range);
+        }),
     };
+  }
+
+  /**
+   * What is asked for and was here may still be at the neighbour that it came from: it is fetched again, in pieces, each
+   * offered downstream as it comes. Where that neighbour is none any more it is lost.
+   */
+  #fetchAgain(stream: StreamId, epoch: Epoch, range: SeqRange): void {
+    const source = this.log.sourceOf(stream, epoch);
+    const consumer = source === undefined ? undefined : this.#consumers.get(source);
+    if (consumer === undefined) {
+      this.log.giveUp(stream, epoch, range);
+      return;
+    }
+    const gone = this.log.goneIn(stream, epoch, range, this.#fetchedAgainBytes);
+    if (gone.length > 0) consumer.fetchAgain(stream, epoch, gone);
+  }
+
+  async #declareLost(stream: StreamId, lost: LostFrames): Promise<void> {
+    const claims = this.#endIfCorrupt(() => this.log.declareLost(stream, lost));
+    await this.#walSync.sync();
+    for (const producer of this.#producers) producer.declareLost(claims);
   }
 
   /** Damage that is met in use: the next start sets the file aside, so the process must not go on with it. */
@@ -304,14 +345,32 @@ export class Relay implements Service {
   }
 
   async #store(frames: readonly EncodedFrame[]): Promise<void> {
-    this.#endIfCorrupt(() => {
-      this.log.store(frames);
-    });
+    const returned = this.#endIfCorrupt(() => this.log.store(frames));
+    for (const { stream, epoch, ...rest } of returned) {
+      const place = { stream: streamKey(stream), epoch: epoch.number };
+      this.#deps.log.info('loss-withdrawn', { ...place, ...rest });
+    }
     for (const producer of this.#producers) {
       producer.committed(frames, (frame) => this.#forwarded.has(frame));
     }
     await this.#walSync.sync();
   }
+}
+
+/** Of the neighbours on the way to the primary site alone. */
+function standingCursorsOf(
+  { database, clock }: RelayDeps,
+  downstream: readonly DownstreamLink[],
+  allows: MayHave,
+): LogCursors {
+  const isStanding = new Set(
+    downstream.filter((link) => link.isStanding).map(({ relation }) => relation),
+  );
+  return new LogCursors({
+    database,
+    clock,
+    mayHave: (relation, stream) => isStanding.has(relation) && allows(relation, stream),
+  });
 }
 
 /** What neighbours towards the primary site are told, under our own signature; nothing without one. */

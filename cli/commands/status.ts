@@ -83,6 +83,7 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
     if (report.up !== null) await printProcesses(report.up, context);
     await printVms(report.vms, context.output);
     await printStreams(report.streams, context);
+    await printLost(report.streams, context.output);
     await printIntegrity(report.integrity, context);
     await printStages(report.stages, context.output);
     for (const problem of report.problems) context.output.remark(problem);
@@ -267,6 +268,35 @@ async function printStreams(streams: readonly Stream[], context: CommandContext)
     { title: 'MISSING', alignment: 'right' },
     { title: 'GIVEN UP', alignment: 'right' },
     { title: 'ROWS LOST', alignment: 'right' },
+  ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+/** Which frames are lost, why, and whose word that is: whoever only says so stays visible. */
+async function printLost(streams: readonly Stream[], output: Output): Promise<void> {
+  const rows = streams.flatMap(({ vm, epochs }) =>
+    epochs.flatMap(({ number, lost }) =>
+      lost.map(({ fromSeq, throughSeq, reason, declaredBy, isSigned }) => [
+        vm,
+        String(number),
+        fromSeq === throughSeq ? String(fromSeq) : `${fromSeq}-${throughSeq}`,
+        formatCount(throughSeq - fromSeq + 1),
+        printable(reason),
+        declaredBy ?? 'this site',
+        declaredBy === null || isSigned ? 'yes' : output.style.yellow('no'),
+      ]),
+    ),
+  );
+  if (rows.length === 0) return;
+  const columns = [
+    { title: 'LOST', widthMin: 8 },
+    { title: 'EPOCH', alignment: 'right' },
+    { title: 'SEQ', alignment: 'right' },
+    { title: 'FRAMES', alignment: 'right' },
+    { title: 'REASON' },
+    { title: 'DECLARED BY' },
+    { title: 'VERIFIED' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');

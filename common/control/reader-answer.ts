@@ -70,6 +70,19 @@ export const readerVmStatusSchema = z.object({
       gaps: z.array(z.object({ fromSeq: z.int(), throughSeq: z.int() })),
       missingFrames: countSchema,
       lostFrames: countSchema,
+      /** The oldest of them: who declared them lost, why, and whether under a signature that was verified and is kept. */
+      lost: z
+        .array(
+          z.object({
+            fromSeq: z.int(),
+            throughSeq: z.int(),
+            reason: z.string(),
+            /** A relation; null: the reader itself found them out of order for good. */
+            declaredBy: z.string().nullable(),
+            isSigned: z.boolean(),
+          }),
+        )
+        .default([]),
     }),
   ),
   /** Rows of the guest's store, or frames of a log, that are lost for ever. */
@@ -81,7 +94,7 @@ export const integrityRecordSchema = z.object({
   vm: z.string(),
   stream: z.string(),
   epoch: z.int(),
-  /** forged, unsigned, key-not-stated, altered, contradicting, key-contradicting. */
+  /** forged, unsigned, key-not-stated, altered, contradicting, key-contradicting, loss-unsigned, loss-forged. */
   finding: z.string(),
   count: countSchema,
   firstSeq: countSchema,
@@ -90,6 +103,29 @@ export const integrityRecordSchema = z.object({
   lastAtUs: z.int(),
 });
 export type IntegrityRecord = z.output<typeof integrityRecordSchema>;
+
+/** GET /v1/losses: what neighbours declared lost, each as they signed it. */
+export const lossesAnswerSchema = z.object({
+  losses: z.array(
+    z.object({
+      /** The neighbour. */
+      relation: z.string(),
+      stream: z.object({ vm: z.string(), kind: z.string() }),
+      epoch: z.object({ number: z.int(), nonce: z.string() }),
+      fromSeq: z.int(),
+      throughSeq: z.int(),
+      reason: z.string(),
+      /** By the clock of who gave the frames up first; when it came here by ours. µs of the epoch. */
+      declaredAtUs: z.int(),
+      receivedAtUs: z.int(),
+      /** Of the neighbour's signing key, DER in base64, and what that key signed with, base64url. */
+      certificate: z.string(),
+      signature: z.string(),
+      /** Frames of it that came after all. */
+      returnedCount: countSchema,
+    }),
+  ),
+});
 
 /** GET /v1/status */
 export const readerStatusSchema = stageStatusSchema.extend({

@@ -7,6 +7,7 @@ import { writeEpoch } from '../wire/epoch-codec.ts';
 import { streamKinds, type Epoch, type StreamId } from '../wire/frame.ts';
 import { vmIdSchema } from '../wire/vm-descriptor.ts';
 import { epochPublicKey } from './epoch-key.ts';
+import { digestFor, signatureCharsMax } from './site-signature.ts';
 
 /*
  * How a reader comes to know an epoch's key without knowing who wrote it:
@@ -27,9 +28,8 @@ const epochSchema = z.strictObject({
   nonce: z.string().regex(/^[0-9a-f]{16}$/),
 });
 
-/** Characters of a public key on P-256 as base64url; of any signature that a neighbour makes. */
+/** Characters of a public key on P-256 as base64url. */
 const publicKeyCharsMax = 256;
-const signatureCharsMax = 1_024;
 const base64url = z.string().regex(/^[A-Za-z0-9_-]+$/);
 
 /** A key statement as neighbours send it to each other, in JSON. */
@@ -107,11 +107,6 @@ function claimBytes({ stream, epoch, publicKey, predecessor }: KeyClaim): Uint8A
   writer.byte(predecessor === null ? 0 : 1);
   if (predecessor !== null) writeEpoch(writer, predecessor);
   return writer.finish();
-}
-
-/** Ed25519 and its like hash by themselves. */
-function digestFor(key: KeyObject): string | null {
-  return key.asymmetricKeyType === 'ec' || key.asymmetricKeyType === 'rsa' ? 'sha256' : null;
 }
 
 function brand(claim: KeyClaim): VerifiedClaim {

@@ -1,8 +1,7 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto';
-
 import type { SigningIdentity } from '../identity/tls-identity.ts';
 import type { Cancel } from '../runtime/clock.ts';
 import { signStatement, type KeyClaim, type KeyStatement } from './key-statement.ts';
+import { NewestSigningKey, type SiteSigningKey } from './site-signature.ts';
 
 /** Signatures kept, so that what is stated again is not signed again; beyond it all are made anew. */
 const keptMax = 65_536;
@@ -14,12 +13,6 @@ export interface SignedStatements {
   readonly statements: KeyStatement[];
 }
 
-interface SigningKey {
-  readonly certificatePem: string;
-  readonly certificate: string;
-  readonly key: KeyObject;
-}
-
 /**
  * Signs claims with this site's newest signing key, whoever stated them to it: a countersignature replaces the one
  * before. After the key or its authority has changed everything is signed anew.
@@ -27,16 +20,20 @@ interface SigningKey {
 export class StatementSigner {
   readonly #identity: SigningIdentity;
   readonly #kept = new Map<string, KeyStatement>();
-  #key: SigningKey | undefined;
+  readonly #newestKey: NewestSigningKey;
+  #key: SiteSigningKey | undefined;
 
   constructor(identity: SigningIdentity) {
     this.#identity = identity;
+    this.#newestKey = new NewestSigningKey(identity);
   }
 
   /** Undefined while the site has no signing key: renewal makes one. */
   sign(claims: readonly KeyClaim[]): SignedStatements | undefined {
-    const key = this.#newestKey();
+    const key = this.#newestKey.get();
     if (key === undefined) return undefined;
+    if (key !== this.#key) this.#kept.clear();
+    this.#key = key;
     const statements = claims.map((claim) => this.#statementOf(claim, key));
     return { certificate: key.certificate, statements };
   }
@@ -52,20 +49,7 @@ export class StatementSigner {
     });
   }
 
-  #newestKey(): SigningKey | undefined {
-    const pair = this.#identity.signing();
-    if (pair === undefined) return undefined;
-    if (this.#key?.certificatePem === pair.cert) return this.#key;
-    this.#kept.clear();
-    this.#key = {
-      certificatePem: pair.cert,
-      certificate: pair.cert.replaceAll(/-----[A-Z ]+-----|\s/g, ''),
-      key: createPrivateKey(pair.key),
-    };
-    return this.#key;
-  }
-
-  #statementOf(claim: KeyClaim, { key }: SigningKey): KeyStatement {
+  #statementOf(claim: KeyClaim, { key }: SiteSigningKey): KeyStatement {
     const { stream, epoch, publicKey } = claim;
     const place = `${stream.vm}/${stream.kind}/${epoch.number}/${epoch.nonce}`;
     const name = `${place}/${Buffer.from(publicKey).toString('base64')}`;

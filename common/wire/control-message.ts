@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { keyStatementSchema } from '../signing/key-statement.ts';
+import { lossDeclarationSchema } from '../signing/loss-declaration.ts';
 import { streamKinds } from './frame.ts';
 import { vmIdSchema } from './vm-descriptor.ts';
 
@@ -17,8 +18,9 @@ import { vmIdSchema } from './vm-descriptor.ts';
  *     |--- query (request, range, credit) -------->|  for each gap
  *     |<== range/<request>: frame batches =========|  never more bytes than credit
  *     |--- credit (request, bytes) --------------->|  as batches are stored
+ *     |<-- losses (declared, signed) --------------|  before the range-end that names them; when they are declared
  *     |<-- range-end (request, gone ranges) -------|
- *     |<-- available (ranges that came late) ------|  by a relay, for what it back-filled itself
+ *     |<-- available (ranges that came late) ------|  by a relay, for what it back-filled itself; lost ones are back
  *     |--- stored (by, watermarks) --------------->|  after each commit, coalesced
  *     |--- unsubscribe --------------------------->|  ends the durable cursor
  *
@@ -31,6 +33,8 @@ export const controlMessageBytesMax = 256 * 1_024;
 export const controlEntriesMax = 512;
 /** Statements in one message; with the longest that are valid it still is below `controlMessageBytesMax`. */
 export const keyStatementsMax = 128;
+/** Losses in one message; with the longest that are valid it still is below `controlMessageBytesMax`. */
+export const lossesMax = 128;
 /** Characters of a signing certificate in base64; far above any of ours. */
 const certificateCharsMax = 16_384;
 /** Bytes that a consumer can have under way for one query. */
@@ -118,7 +122,7 @@ const rangeEndSchema = z.strictObject({
   ...base,
   kind: z.literal('range-end'),
   request: token,
-  /** Parts of the queried range that the log had to give up, with the reason of its durable record. */
+  /** Parts of the queried range that the log had to give up, with the text of the reason; `losses` has them signed. */
   lost: z
     .array(z.strictObject({ fromSeq: seq, throughSeq: seq, reason: z.string().max(256) }))
     .max(controlEntriesMax),
@@ -145,6 +149,18 @@ const keyStatementsSchema = z.strictObject({
   statements: z.array(keyStatementSchema).max(keyStatementsMax),
 });
 
+/**
+ * What this neighbour has no more, said under its own signature; in force until one of the frames comes after all. A
+ * repetition is normal. See common/signing/loss-declaration.ts.
+ */
+const lossesSchema = z.strictObject({
+  ...base,
+  kind: z.literal('losses'),
+  /** Of the key that signed them, as in key statements; null from a producer that is no site. */
+  certificate: z.base64().min(1).max(certificateCharsMax).nullable(),
+  losses: z.array(lossDeclarationSchema).max(lossesMax),
+});
+
 export const upstreamMessageSchema = z.discriminatedUnion('kind', [
   subscribeSchema,
   unsubscribeSchema,
@@ -164,10 +180,12 @@ export const downstreamMessageSchema = z.discriminatedUnion('kind', [
   rangeEndSchema,
   availableSchema,
   keyStatementsSchema,
+  lossesSchema,
 ]);
 export type DownstreamMessage = z.output<typeof downstreamMessageSchema>;
 export type AvailableMessage = z.output<typeof availableSchema>;
 export type KeyStatementsMessage = z.output<typeof keyStatementsSchema>;
+export type LossesMessage = z.output<typeof lossesSchema>;
 export type HeadEntry = z.output<typeof headsSchema>['heads'][number];
 
 export type DecodedControl<Message> =

@@ -1,4 +1,5 @@
 import { LogCursors, type MayHave } from '../../broker/log/log-cursors.ts';
+import { LogLosses } from '../../broker/log/log-losses.ts';
 import { LogRetention } from '../../broker/log/log-retention.ts';
 import { migrateStreamLog } from '../../broker/log/stream-log-schema.ts';
 import { StreamLog } from '../../broker/log/stream-log.ts';
@@ -16,6 +17,7 @@ import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
+import { LossSigner } from '../../common/signing/loss-signer.ts';
 import { StatementSigner } from '../../common/signing/statement-signer.ts';
 import { siteServicesOf } from '../../common/site-control/site-services.ts';
 import type { Database } from '../../common/sqlite/database.ts';
@@ -37,9 +39,6 @@ export interface StreamParts {
   /** Who may subscribe, and whether it has and is connected. */
   readonly neighbours: () => readonly { readonly relation: string; readonly isLive: boolean }[];
 }
-
-/** A pass looks for what is too old or too much; retention has slack for what comes in between. */
-const retentionIntervalMs = 30_000;
 
 interface Deps {
   readonly database: Database;
@@ -67,12 +66,13 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
   const { trust } = transports;
   const allows = policyOf(config);
   const cursors = new LogCursors({ ...deps, mayHave: allows });
+  const losses = new LossSigner(trust);
   const statements = trust === undefined ? {} : { statements: statementsOf(epochKeys, trust) };
   const links = linksOf(config, transports);
   const producers = byTransport(links).map(
     ([transport, relations]) =>
       new Producer(
-        { ...deps, log, transport, streamLog, cursors, allows, ...statements },
+        { ...deps, log, transport, streamLog, cursors, allows, losses, ...statements },
         { ...producerDefaults, relations },
       ),
   );
@@ -91,7 +91,7 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
     protector,
     epochKeys,
     services: [
-      pruningOf(config, cursors, deps),
+      pruningOf(deps, config, { cursors, producers }),
       transports.identity,
       ...new Set(links.map(({ transport }) => transport)),
       ...producers,
@@ -112,16 +112,29 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
   };
 }
 
+/** What the log has to give up is lost: told at once. */
 function pruningOf(
-  { logBytesMax: bytesMax, logAgeMaxMs: ageMaxMs }: HostCollectorConfig,
-  cursors: LogCursors,
   deps: Deps,
+  config: HostCollectorConfig,
+  { cursors, producers }: { readonly cursors: LogCursors; readonly producers: readonly Producer[] },
 ): Service {
-  const retention = new LogRetention({ ...deps, cursors }, { bytesMax, ageMaxMs });
+  const givenUp = new LogLosses(deps);
+  const retention = new LogRetention(
+    { ...deps, cursors, givenUp },
+    { bytesMax: config.logBytesMax, ageMaxMs: config.logAgeMaxMs },
+  );
   return new PruningService(deps, {
     name: 'log-retention',
-    intervalMs: retentionIntervalMs,
-    prune: () => retention.prune().more,
+    intervalMs: config.logPruneIntervalMs,
+    prune: () => {
+      const { lostFrames, more } = retention.prune();
+      if (lostFrames > 0) {
+        deps.log.warn('log-frames-lost', { frameCount: lostFrames });
+        const lost = givenUp.take();
+        for (const producer of producers) producer.declareLost(lost);
+      }
+      return more;
+    },
   });
 }
 

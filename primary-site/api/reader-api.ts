@@ -30,6 +30,8 @@ export interface ReaderApiDeps {
 
 /** Readings in one answer of /v1/query. */
 const queryLimitMax = 1_000_000;
+/** Declarations in one answer of /v1/losses. */
+const lossesShownMax = 10_000;
 /** Streams of /v1/watch at a time; further ones get 503. */
 export const watchersMax = 64;
 
@@ -62,6 +64,7 @@ const dataPointsSchema = z.strictObject({ pattern: filterShape.pattern, vm: filt
  *   GET /v1/watch        one reading a line (NDJSON), history first if asked for, then live; never ends by itself;
  *                        the header isobar-position says behind which position it begins
  *   GET /v1/data-points  what there is: {dataPoints: [{vm, dataPoint, newestTimeUs}]}
+ *   GET /v1/losses       what neighbours declared lost, with their signatures, the newest first
  *   GET /v1/status       {isLive, watcherCount, vms: [state, epochs with heads, gaps and ends, losses],
  *                         stages: {name: {accepted, forwarded, dropped, failed, lagMs}}}
  */
@@ -83,6 +86,9 @@ export function createReaderApi(deps: ReaderApiDeps): Hono {
     return context.json({ dataPoints: deps.store.reader.dataPoints(filterOf(parsed.data)) });
   });
   app.get('/v1/status', (context) => context.json({ ...deps.status(), watcherCount: watchers }));
+  app.get('/v1/losses', (context) =>
+    context.json({ losses: deps.store.lossEvidence(lossesShownMax) }),
+  );
   app.get('/v1/watch', (context) => {
     const parsed = watchSchema.safeParse(context.req.query());
     if (!parsed.success) return invalid(context, parsed.error);

@@ -1,8 +1,9 @@
+import type { LossRefusal } from '../../common/signing/loss-judge.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { FrameHeader } from '../../common/wire/frame.ts';
 
 /**
- * What can be wrong with a frame:
+ * What can be wrong with a frame, or with what is said of it:
  *
  *   forged           a signature that is not of the epoch's key: altered on the way, made up, or moved to another place
  *   unsigned         no signature, where the epoch has a key or signatures are required; refused
@@ -11,6 +12,8 @@ import type { FrameHeader } from '../../common/wire/frame.ts';
  *   altered          a sealed body that is not what was sealed
  *   contradicting    another frame for a place that is taken; the first stays
  *   key-contradicting  a second, other key was stated for an epoch; the first stays
+ *   loss-unsigned    frames were declared lost without a signature, where signatures are required: they stay missing
+ *   loss-forged      frames were declared lost under a signature that is not the neighbour's: they stay missing
  */
 export type Finding =
   | 'forged'
@@ -18,7 +21,8 @@ export type Finding =
   | 'key-not-stated'
   | 'altered'
   | 'contradicting'
-  | 'key-contradicting';
+  | 'key-contradicting'
+  | LossRefusal;
 
 /** One kind of finding in one epoch. */
 export interface IntegrityRecord {
@@ -47,14 +51,20 @@ export class IntegrityRecords {
     this.#database = database;
   }
 
-  note({ stream, epoch, seq }: Place, finding: Finding, atUs: number): void {
+  /** Of one frame, or of all from `seq` through `throughSeq`. */
+  note(
+    { stream, epoch, seq }: Place,
+    finding: Finding,
+    atUs: number,
+    throughSeq: number = seq,
+  ): void {
     const raise = this.#database.prepare<[number, number, number, ...(string | number)[]]>(
       `UPDATE integrity SET count = count + 1, last_at_us = ?,
          first_seq = min(first_seq, ?), last_seq = max(last_seq, ?)
        WHERE vm = ? AND kind = ? AND number = ? AND nonce = ? AND finding = ?`,
     );
     const place = [stream.vm, stream.kind, epoch.number, epoch.nonce] as const;
-    if (raise.run(atUs, seq, seq, ...place, finding).changes > 0) return;
+    if (raise.run(atUs, seq, throughSeq, ...place, finding).changes > 0) return;
     const isFull =
       Number(this.#database.prepare('SELECT count(*) FROM integrity').pluck().get()) >= recordsMax;
     const [vm, kind, number, nonce] = isFull ? ['', '', 0, ''] : place;
@@ -63,7 +73,7 @@ export class IntegrityRecords {
         `INSERT INTO integrity VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET count = count + 1, last_at_us = excluded.last_at_us`,
       )
-      .run(vm, kind, number, nonce, finding, seq, seq, atUs, atUs);
+      .run(vm, kind, number, nonce, finding, seq, throughSeq, atUs, atUs);
   }
 
   /** What was found turned out to be nothing. */

@@ -1,3 +1,4 @@
+import { lossEvidenceTable, reasonTextsToCodes } from '../../broker/log/loss-evidence.ts';
 import type { Migration } from '../../common/sqlite/migrate.ts';
 
 /**
@@ -10,6 +11,8 @@ import type { Migration } from '../../common/sqlite/migrate.ts';
  *   loss_totals    what reported_losses add up to, also those that retention removed
  *   epoch_keys     the key that signs an epoch, as the neighbour stated it; the first statement counts
  *   content_keys   envelopes of the keys that bodies are sealed under, whether they can be opened or not
+ *   lost_ranges    what is lost now, by whom (null: found here), with the signed declaration if there was one
+ *   loss_evidence  what neighbours signed as lost, also what came after all: for a dispute
  *   integrity      what was refused or found wrong, counted for each epoch
  *   windows        the revision of each window that is in force; a higher one replaces its readings. A window is known by
  *                  both its ends: a run of empty windows is another one than its first, which a late row revises
@@ -139,6 +142,15 @@ export const primaryStoreMigrations: readonly Migration[] = [
     up: `
       ALTER TABLE frames ADD COLUMN arrived_at_us INTEGER;
       CREATE INDEX frames_by_position ON frames (last_position);
+    `,
+  },
+  {
+    name: 'who declared what lost, signed',
+    up: `
+      ALTER TABLE lost_ranges ADD COLUMN declared_by TEXT;
+      ALTER TABLE lost_ranges ADD COLUMN evidence_id INTEGER;
+      ${reasonTextsToCodes('lost_ranges')}
+      ${lossEvidenceTable}
     `,
   },
 ];

@@ -1,16 +1,20 @@
-import type { FrameSink, StoredRange } from '../../broker/ports.ts';
+import type { ReturnedFrames } from '../../broker/log/epoch-ranges.ts';
+import type { LossEvidenceRecord } from '../../broker/log/loss-evidence.ts';
+import type { FrameSink, LostFrames, StoredRange } from '../../broker/ports.ts';
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import type { RecipientKey } from '../../common/sealing/recipients.ts';
 import type { KeyStatement, VerifiedClaim } from '../../common/signing/key-statement.ts';
+import type { LossClaim } from '../../common/signing/loss-declaration.ts';
+import type { LossRefusal } from '../../common/signing/loss-judge.ts';
 import { isDatabaseCorrupt, type Database } from '../../common/sqlite/database.ts';
 import { migrate } from '../../common/sqlite/migrate.ts';
 import { openSoundDatabase } from '../../common/sqlite/set-aside.ts';
 import { WalSync } from '../../common/sqlite/wal-sync.ts';
 import { decodeFrame, decodeFrameHeader, type SealedBody } from '../../common/wire/frame-codec.ts';
-import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
+import type { EncodedFrame, FrameRecord, StreamId } from '../../common/wire/frame.ts';
 import { IntegrityRecords, type IntegrityRecord } from '../sealing/integrity-records.ts';
 import { OpenedFiles } from '../sealing/opened-files.ts';
 import { SealedFrames } from '../sealing/sealed-frames.ts';
@@ -117,24 +121,39 @@ export class PrimaryStore implements Service, FrameSink {
 
   async store(frames: readonly EncodedFrame[]): Promise<void> {
     const { epochs, walSync } = this.#running;
+    let returned: readonly ReturnedFrames[] = [];
     this.#commit(() => {
       for (const frame of frames) this.#storeFrame(frame);
-      epochs.ranges.writeRanges();
+      returned = epochs.ranges.writeRanges();
+    });
+    for (const { stream, epoch, frameCount, declaredBy } of returned) {
+      const place = { vm: stream.vm, stream: stream.kind, epoch: epoch.number };
+      this.#log.info('loss-withdrawn', { ...place, frameCount, declaredBy });
+    }
+    await walSync.sync();
+  }
+
+  async declareLost(stream: StreamId, lost: LostFrames): Promise<void> {
+    const { epochs, integrity, walSync } = this.#running;
+    this.#commit(() => {
+      epochs.ranges.declareLost(stream, lost, this.#clock.wallUs());
+      // An unsigned answer that was quicker than the signed one is no longer a finding.
+      if (lost.proof !== null) integrity.withdraw({ stream, epoch: lost.epoch }, 'loss-unsigned');
     });
     await walSync.sync();
   }
 
-  async declareLost(
-    stream: StreamId,
-    lost: {
-      readonly epoch: Epoch;
-      readonly fromSeq: number;
-      readonly throughSeq: number;
-      readonly reason: string;
-    },
-  ): Promise<void> {
-    this.#running.epochs.ranges.declareLost(stream, lost, this.#clock.wallUs());
-    await this.#running.walSync.sync();
+  /** A neighbour's declaration that does not count: the frames stay missing. */
+  noteLossRefused({ stream, epoch, fromSeq, throughSeq }: LossClaim, refusal: LossRefusal): void {
+    const { integrity } = this.#running;
+    integrity.note({ stream, epoch, seq: fromSeq }, refusal, this.#clock.wallUs(), throughSeq);
+    const place = { vm: stream.vm, stream: stream.kind, epoch: epoch.number };
+    this.#log.warn('loss-refused', { ...place, fromSeq, throughSeq, refusal });
+  }
+
+  /** What neighbours declared lost under their signatures, the newest first. */
+  lossEvidence(limit: number): readonly LossEvidenceRecord[] {
+    return this.#running.epochs.ranges.evidence.list(limit);
   }
 
   stored(stream: StreamId): readonly StoredRange[] {

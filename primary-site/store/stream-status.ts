@@ -1,6 +1,7 @@
 import { RangeSet, type SeqRange } from '../../broker/range-set.ts';
 import type { Database } from '../../common/sqlite/database.ts';
 import type { VmState } from '../../common/wire/frame.ts';
+import type { LossReason } from '../../common/wire/loss-reason.ts';
 
 /**
  * How an epoch of a data stream ends. `open`: it is the newest and the VM is heard. `closed`: its writer said so.
@@ -18,8 +19,18 @@ export interface EpochStatus {
   /** Known to exist, neither here nor declared lost; at most {@link gapsShownMax}, the oldest. */
   readonly gaps: readonly SeqRange[];
   readonly missingFrames: number;
-  /** Frames that the producer had to give up. */
+  /** Frames that are lost: given up, and not here after all. */
   readonly lostFrames: number;
+  /** At most {@link gapsShownMax}, the oldest. */
+  readonly lost: readonly LostStatus[];
+}
+
+export interface LostStatus extends SeqRange {
+  readonly reason: LossReason;
+  /** The relation of the neighbour that declared it; null: found here. */
+  readonly declaredBy: string | null;
+  /** Its signature is kept. */
+  readonly isSigned: boolean;
 }
 
 export interface ReportedLoss {
@@ -111,8 +122,12 @@ function readEpochs(database: Database, vm: string, isHeard: boolean): EpochStat
     )
     .all(vm, epochsShownMax);
   return rows.map((row, index) => {
-    const stored = readRanges(database, 'stored_ranges', row.epoch_id);
-    const lost = readRanges(database, 'lost_ranges', row.epoch_id);
+    const stored = database
+      .prepare<[number], SeqRange>(
+        'SELECT from_seq AS fromSeq, through_seq AS throughSeq FROM stored_ranges WHERE epoch_id = ?',
+      )
+      .all(row.epoch_id);
+    const lost = readLost(database, row.epoch_id);
     const here = new RangeSet([...stored, ...lost]);
     const headSeq = Math.max(row.head_seq, row.closed_seq ?? 0, here.lastSeq);
     const gaps = headSeq === 0 ? [] : here.gaps(1, headSeq);
@@ -124,6 +139,7 @@ function readEpochs(database: Database, vm: string, isHeard: boolean): EpochStat
       gaps: gaps.slice(0, gapsShownMax),
       missingFrames: frameCount(gaps),
       lostFrames: frameCount(lost),
+      lost: lost.slice(0, gapsShownMax),
     };
   });
 }
@@ -133,16 +149,15 @@ function endOf(row: EpochRow, isLiving: boolean): EpochEnd {
   return isLiving ? 'open' : 'unknown';
 }
 
-function readRanges(
-  database: Database,
-  table: 'stored_ranges' | 'lost_ranges',
-  epochId: number,
-): SeqRange[] {
+function readLost(database: Database, epochId: number): readonly LostStatus[] {
   return database
-    .prepare<[number], SeqRange>(
-      `SELECT from_seq AS fromSeq, through_seq AS throughSeq FROM ${table} WHERE epoch_id = ?`,
+    .prepare<[number], SeqRange & Omit<LostStatus, 'isSigned'> & { evidenceId: number | null }>(
+      `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, declared_by AS declaredBy,
+         evidence_id AS evidenceId
+       FROM lost_ranges WHERE epoch_id = ? ORDER BY from_seq`,
     )
-    .all(epochId);
+    .all(epochId)
+    .map(({ evidenceId, ...lost }) => ({ ...lost, isSigned: evidenceId !== null }));
 }
 
 function frameCount(ranges: readonly SeqRange[]): number {

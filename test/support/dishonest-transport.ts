@@ -7,6 +7,7 @@ import type { Cancel } from '../../common/runtime/clock.ts';
 import {
   decodeDownstream,
   encodeControl,
+  type DownstreamMessage,
   type KeyStatementsMessage,
 } from '../../common/wire/control-message.ts';
 import { decodeFrameBatch, encodeFrameBatch } from '../../common/wire/frame-batch.ts';
@@ -19,6 +20,8 @@ export class DishonestTransport implements MqttTransport {
   /** What is made of a message with key statements; undefined: withheld. */
   statements: (message: KeyStatementsMessage) => KeyStatementsMessage | undefined = (message) =>
     message;
+  /** What is said instead of any other control message. */
+  control: (message: DownstreamMessage) => readonly DownstreamMessage[] = (message) => [message];
   /** Everything that went out. */
   readonly sent: { readonly topic: string; readonly payload: Uint8Array }[] = [];
   readonly #inner: MqttTransport;
@@ -49,13 +52,12 @@ export class DishonestTransport implements MqttTransport {
     return this.#inner.stop();
   }
 
-  publish(topic: string, payload: Uint8Array, qos: QualityOfService): Promise<void> {
+  async publish(topic: string, payload: Uint8Array, qos: QualityOfService): Promise<void> {
     const changed = topic.endsWith('/down/control')
       ? this.#control(payload)
-      : encodeFrameBatch(this.frames(framesIn(payload)));
-    if (changed === undefined) return Promise.resolve();
-    this.sent.push({ topic, payload: changed });
-    return this.#inner.publish(topic, changed, qos);
+      : [encodeFrameBatch(this.frames(framesIn(payload)))];
+    for (const each of changed) this.sent.push({ topic, payload: each });
+    await Promise.all(changed.map((each) => this.#inner.publish(topic, each, qos)));
   }
 
   subscribe(filter: string, qos: QualityOfService, handler: MessageHandler): Promise<Cancel> {
@@ -66,11 +68,13 @@ export class DishonestTransport implements MqttTransport {
     return this.#inner.onConnection(listener);
   }
 
-  #control(payload: Uint8Array): Uint8Array | undefined {
+  #control(payload: Uint8Array): readonly Uint8Array[] {
     const decoded = decodeDownstream(payload);
-    if (!decoded.ok || decoded.message.kind !== 'key-statements') return payload;
-    const message = this.statements(decoded.message);
-    return message === undefined ? undefined : encodeControl(message);
+    if (!decoded.ok) return [payload];
+    const { message } = decoded;
+    if (message.kind !== 'key-statements') return this.control(message).map(encodeControl);
+    const statements = this.statements(message);
+    return statements === undefined ? [] : [encodeControl(statements)];
   }
 }
 

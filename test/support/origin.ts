@@ -8,6 +8,7 @@ import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import { SystemClock } from '../../common/runtime/clock.ts';
 import { silentLog } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
+import { LossSigner } from '../../common/signing/loss-signer.ts';
 import { StatementSigner } from '../../common/signing/statement-signer.ts';
 import { openDatabase, type Database } from '../../common/sqlite/database.ts';
 import type { EncodedFrame, Epoch, FrameRecord, StreamId } from '../../common/wire/frame.ts';
@@ -54,6 +55,7 @@ export class Origin {
         cursors: this.cursors,
         log: silentLog,
         allows,
+        losses: new LossSigner(site),
         ...(statements === undefined ? {} : { statements }),
       },
       { ...producerDefaults, announceIntervalMs: 50, relations: ['reader'], ...options },

@@ -1,4 +1,4 @@
-import type { FrameSink, StoredRange } from '../../broker/ports.ts';
+import type { FrameSink, LostFrames, StoredRange } from '../../broker/ports.ts';
 import { RangeSet } from '../../broker/range-set.ts';
 import { epochKey } from '../../broker/stream-key.ts';
 import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
@@ -6,11 +6,7 @@ import type { EncodedFrame, Epoch, StreamId } from '../../common/wire/frame.ts';
 /** Keeps what it is given, in order of arrival; asserts nothing, so that a test sees duplicates. */
 export class RecordingSink implements FrameSink {
   readonly frames: EncodedFrame[] = [];
-  readonly lost: {
-    readonly fromSeq: number;
-    readonly throughSeq: number;
-    readonly reason: string;
-  }[] = [];
+  readonly lost: LostFrames[] = [];
   failNext = false;
 
   store(frames: readonly EncodedFrame[]): Promise<void> {
@@ -22,15 +18,7 @@ export class RecordingSink implements FrameSink {
     return Promise.resolve();
   }
 
-  declareLost(
-    _stream: StreamId,
-    lost: {
-      readonly epoch: Epoch;
-      readonly fromSeq: number;
-      readonly throughSeq: number;
-      readonly reason: string;
-    },
-  ): Promise<void> {
+  declareLost(_stream: StreamId, lost: LostFrames): Promise<void> {
     this.lost.push(lost);
     return Promise.resolve();
   }

@@ -97,7 +97,7 @@ export class RelaySite implements AsyncDisposable {
       },
       {
         siteQuota: options.siteQuota ?? byteQuotaDefaults.site,
-        retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9 },
+        retention: { ageMaxMs: 1e9, bytesMax: options.logBytesMax ?? 1e9, intervalMs: 100 },
         consumer: quickConsumer,
         producer: { ...producerDefaults, announceIntervalMs: 50 },
       },

@@ -10,6 +10,7 @@ import { makeReaderKey } from '../../cli/demo/reader-key.ts';
 import { collectorPaths, vmAnswerSchema } from '../../common/control/collector-answer.ts';
 import { ControlClient } from '../../common/control/control-client.ts';
 import {
+  lossesAnswerSchema,
   queryAnswerSchema,
   readerStatusSchema,
   type IntegrityRecord,
@@ -238,6 +239,11 @@ export class StreamChain implements AsyncDisposable {
   /** What the reader found wrong with frames. */
   async integrity(): Promise<readonly IntegrityRecord[]> {
     return (await this.#client('reader').get('/v1/status', readerStatusSchema)).integrity;
+  }
+
+  /** What neighbours declared lost to the reader, as they signed it. */
+  async losses(): Promise<z.output<typeof lossesAnswerSchema>['losses']> {
+    return (await this.#client('reader').get('/v1/losses', lossesAnswerSchema)).losses;
   }
 
   /** What the reader answers to a query, by position: the order of arrival. */

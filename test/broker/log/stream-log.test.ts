@@ -2,7 +2,6 @@ import { join } from 'node:path';
 
 import { beforeEach, describe, expect, test } from 'vitest';
 
-import { prunedAfterStored } from '../../../broker/log/frame-log.ts';
 import { LogCursors } from '../../../broker/log/log-cursors.ts';
 import { LogRetention } from '../../../broker/log/log-retention.ts';
 import { migrateStreamLog } from '../../../broker/log/stream-log-schema.ts';
@@ -171,7 +170,12 @@ describe('LogRetention', () => {
     expect(kept.length).toBeLessThan(20);
     expect(kept[0]).toBeLessThanOrEqual(11);
     expect(log.lostIn(stream, epoch, { fromSeq: 1, throughSeq: 20 })).toEqual([
-      { fromSeq: 1, throughSeq: kept[0]! - 1, reason: prunedAfterStored },
+      {
+        fromSeq: 1,
+        throughSeq: kept[0]! - 1,
+        reason: 'pruned-after-stored',
+        declaredAtUs: clock.wallUs(),
+      },
     ]);
   });
 
@@ -188,8 +192,8 @@ describe('LogRetention', () => {
     const kept = storedSeqs(epoch);
     const lost = log.lostIn(stream, epoch, { fromSeq: 1, throughSeq: 20 });
     expect(lost).toEqual([
-      { fromSeq: 1, throughSeq: 15, reason: prunedAfterStored },
-      { fromSeq: 16, throughSeq: kept[0]! - 1, reason: expect.stringContaining('size bound') },
+      { fromSeq: 1, throughSeq: 15, reason: 'pruned-after-stored', declaredAtUs: clock.wallUs() },
+      { fromSeq: 16, throughSeq: kept[0]! - 1, reason: 'log-full', declaredAtUs: clock.wallUs() },
     ]);
   });
 
@@ -239,7 +243,12 @@ describe('LogRetention', () => {
     // Of the flood the oldest went, in one range.
     const kept = storedSeqs(flood);
     expect(log.lostIn(stream, flood, { fromSeq: 1, throughSeq: 2_000 })).toEqual([
-      { fromSeq: 1, throughSeq: (kept[0] ?? 0) - 1, reason: expect.stringContaining('size bound') },
+      {
+        fromSeq: 1,
+        throughSeq: (kept[0] ?? 0) - 1,
+        reason: 'log-full',
+        declaredAtUs: clock.wallUs(),
+      },
     ]);
     expect(kept.at(-1)).toBe(2_000);
   });
@@ -289,7 +298,7 @@ describe('LogRetention', () => {
     expect(retention.prune()).toEqual({ prunedFrames: 3, lostFrames: 3, more: false });
     expect(storedSeqs(epoch)).toEqual([4]);
     expect(log.lostIn(stream, epoch, { fromSeq: 2, throughSeq: 4 })).toEqual([
-      { fromSeq: 2, throughSeq: 3, reason: expect.stringContaining('age bound') },
+      { fromSeq: 2, throughSeq: 3, reason: 'log-too-old', declaredAtUs: clock.wallUs() },
     ]);
   });
 

@@ -5,6 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { Consumer } from '../../../broker/consumer/consumer.ts';
+import { LogLosses } from '../../../broker/log/log-losses.ts';
 import { LogRetention } from '../../../broker/log/log-retention.ts';
 import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
 import type { MqttTransport } from '../../../broker/mqtt/mqtt-transport.ts';
@@ -279,10 +280,30 @@ describe('Relay', () => {
     const reader = await startReader(port, 'b');
     await eventually(() => reader.lost.length === 1 && reader.seqs(epoch).includes(100), patience);
     const [lost] = reader.lost;
-    expect(lost).toMatchObject({ fromSeq: 1, reason: expect.stringContaining('size bound') });
+    expect(lost).toMatchObject({ fromSeq: 1, reason: 'log-full' });
     const kept = oneTo(100).filter((seq) => seq > (lost?.throughSeq ?? 0));
     await eventually(() => reader.frames.length === kept.length, patience);
     expect(ascending(reader.seqs(epoch))).toEqual(kept);
+  });
+
+  test('a loss that is declared later reaches a reader that does not ask', async () => {
+    const origin = await startOrigin(originPort);
+    await startRelay(site());
+    const reader = await startReader(port, 'b');
+    const epoch = origin.openEpoch(stream);
+    await eventually(() => reader.seqs(epoch).length === 1, patience);
+    // Committed, and lost, before anything was announced.
+    const { database, cursors, producer } = origin;
+    database.transaction(() => {
+      for (let index = 0; index < 99; index += 1) origin.log.append(stream, []);
+    })();
+    const deps = { database, clock: new SystemClock() };
+    const givenUp = new LogLosses(deps);
+    const bounds = { ageMaxMs: 1e9, bytesMax: 2_000 };
+    new LogRetention({ ...deps, cursors, givenUp }, bounds).prune();
+    producer.declareLost(givenUp.take());
+    await eventually(() => reader.lost.length > 0, patience);
+    expect(reader.lost).toMatchObject([{ fromSeq: 2, reason: 'log-full', proof: null }]);
   });
 
   test('a loop is refused: what I already relay I take from nobody else', async () => {

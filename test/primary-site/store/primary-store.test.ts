@@ -215,7 +215,10 @@ describe('PrimaryStore', () => {
       epoch: sampleEpoch,
       fromSeq: 1,
       throughSeq: 9,
-      reason: 'size bound',
+      reason: 'log-full',
+      declaredAtUs: 1,
+      declaredBy: 'a',
+      proof: null,
     });
     const lost = (): unknown[] =>
       store.database.prepare('SELECT from_seq, through_seq FROM lost_ranges').raw().all();

@@ -171,8 +171,9 @@ describe('status of streams', () => {
       }),
       status(1, 4),
     ]);
-    const lost = { epoch: sampleEpoch, fromSeq: 2, throughSeq: 3, reason: 'pruned' };
-    await store.declareLost({ vm, kind: 'data' }, lost);
+    const range = { epoch: sampleEpoch, fromSeq: 2, throughSeq: 3 };
+    const said = { reason: 'log-full', declaredAtUs: 1, declaredBy: 'a', proof: null } as const;
+    await store.declareLost({ vm, kind: 'data' }, { ...range, ...said });
     await clock.advance(120_000);
     retention(60_000).prune();
     expect(rowCount('reported_losses')).toBe(0);
