@@ -44,7 +44,7 @@ export interface ReturnedFrames {
 }
 
 /** Ranges of one epoch that are lost; a neighbour that declares more of them in pieces is not believed any further. */
-const lostRangesMax = 4_096;
+const lostRangesMax = 1_024;
 
 export type LossesErrorCode = 'too-many-losses';
 
@@ -70,6 +70,8 @@ export class EpochRanges {
   readonly #putRange: Statement<[number, number, number]>;
   /** Run for each epoch of each commit. */
   readonly #readLost: Statement<[number], LostRow>;
+  readonly #readLostAround: Statement<[number, number, number], LostRow>;
+  readonly #countLost: Statement<[number], number>;
 
   constructor(database: Database, tables: RangeTables) {
     this.evidence = new LossEvidence(database);
@@ -81,11 +83,14 @@ export class EpochRanges {
     this.#putRange = database.prepare(
       `INSERT OR REPLACE INTO ${tables.stored} (epoch_id, from_seq, through_seq) VALUES (?, ?, ?)`,
     );
-    this.#readLost = database.prepare(
-      `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${tables.lostAtUs} AS atUs,
+    const read = `SELECT from_seq AS fromSeq, through_seq AS throughSeq, reason, ${tables.lostAtUs} AS atUs,
          declared_by AS declaredBy, evidence_id AS evidenceId
-       FROM ${tables.lost} WHERE epoch_id = ? ORDER BY from_seq`,
+       FROM ${tables.lost} WHERE epoch_id = ?`;
+    this.#readLost = database.prepare(`${read} ORDER BY from_seq`);
+    this.#readLostAround = database.prepare(
+      `${read} AND through_seq >= ? AND from_seq <= ? ORDER BY from_seq`,
     );
+    this.#countLost = database.prepare(`SELECT count(*) FROM ${tables.lost} WHERE epoch_id = ?`);
   }
 
   /** The row id of an epoch, which is made when it is new. */
@@ -151,15 +156,15 @@ export class EpochRanges {
    */
   declareLost(stream: StreamId, lost: LostFrames, nowUs: number): void {
     const { epochId, ranges } = this.#entry(stream, lost.epoch);
-    const known = this.lost(epochId);
-    const taken = new RangeSet(ranges.ranges);
+    const known = this.#readLostAround.all(epochId, lost.fromSeq - 1, lost.throughSeq + 1);
+    const left = new RangeSet(ranges.gaps(lost.fromSeq, lost.throughSeq));
     for (const row of known) {
       if (row.evidenceId === null && lost.proof !== null) this.#cutLost(epochId, row, [lost]);
-      else taken.addRange(row.fromSeq, row.throughSeq);
+      else left.deleteRange(row.fromSeq, row.throughSeq);
     }
-    const parts = taken.gaps(lost.fromSeq, lost.throughSeq);
+    const parts = left.ranges;
     if (parts.length === 0) return;
-    if (known.length + parts.length > lostRangesMax) {
+    if (Number(this.#countLost.pluck().get(epochId)) + parts.length > lostRangesMax) {
       throw new LossesError(
         'too-many-losses',
         `more than ${lostRangesMax} ranges of one epoch are declared lost: ask the neighbour what is the matter`,
