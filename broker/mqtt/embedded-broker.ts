@@ -10,6 +10,7 @@ import {
 
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
+import { frameBytesMax } from '../../common/wire/frame-codec.ts';
 import { hostAndPortOf, listen } from './listen.ts';
 import {
   MqttError,
@@ -24,6 +25,7 @@ import {
   type RefusalReason,
 } from './neighbour-listener.ts';
 import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
+import { guardPacketSize } from './packet-size-guard.ts';
 import { PublishPacer } from './publish-pacer.ts';
 import { sparePacketCache } from './spare-packet-cache.ts';
 import { topicMatches } from './topics.ts';
@@ -56,6 +58,8 @@ interface LocalSubscription {
 
 /** How long a client may take from the open connection to its CONNECT packet. */
 const connectPacketTimeoutMs = 5_000;
+/** Of a local client: the largest frame, and what is around it. */
+const localPacketBytesMax = frameBytesMax + 65_536;
 /** Filters of one neighbour's client; a relation needs four. */
 const filtersPerClientMax = 64;
 
@@ -113,7 +117,7 @@ export class EmbeddedBroker implements MqttTransport {
     return `mqtts://${address}`;
   }
 
-  /** Connections and packets of neighbours that were refused since the broker was built. */
+  /** Connections and packets that were refused since the broker was built; of local clients only packets that are too large. */
   get refusals(): Pick<Refusals, 'count' | 'total'> {
     return this.#refusals;
   }
@@ -181,6 +185,9 @@ export class EmbeddedBroker implements MqttTransport {
   async #listenLocally(aedes: Aedes): Promise<void> {
     const server = createServer({ noDelay: true }, (socket) => {
       this.#localSockets.add(socket);
+      guardPacketSize(socket, localPacketBytesMax, () => {
+        this.#refusals.add('packet-too-large', {});
+      });
       this.#handle(aedes, socket);
     });
     server.maxConnections = this.#options.connectionsMax;

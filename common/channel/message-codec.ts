@@ -1,6 +1,7 @@
 import { Encoder } from 'cbor-x';
 import { z } from 'zod';
 
+import { briefProblem } from '../config/brief-problem.ts';
 import { areas } from './area.ts';
 import { isPlainCbor } from './cbor-shape.ts';
 import {
@@ -8,6 +9,7 @@ import {
   lostRangeSchema,
   messageKinds,
   type ChannelMessage,
+  type LostRange,
 } from './message.ts';
 import { packRows, unpackRows } from './row-block.ts';
 
@@ -21,7 +23,7 @@ const rowsHeadSchema = z.object({
   requestId: z.int().nonnegative(),
   area: z.enum(areas),
   generation: z.string().max(256),
-  lost: z.array(lostRangeSchema),
+  lost: z.array(z.unknown()),
   throughRowId: z.int().nonnegative(),
   hasMore: z.boolean(),
 });
@@ -56,26 +58,33 @@ export class MessageCodec {
 
 function decodeControl(item: object): MessageDecoding {
   const parsed = controlMessageSchema.safeParse(item);
-  if (!parsed.success) return malformed(z.prettifyError(parsed.error));
+  if (!parsed.success) return malformed(briefProblem(parsed.error));
   return { outcome: 'message', message: parsed.data };
 }
 
 function decodeRows(item: object): MessageDecoding {
   const head = rowsHeadSchema.safeParse(item);
-  if (!head.success) return malformed(z.prettifyError(head.error));
+  if (!head.success) return malformed(briefProblem(head.error));
   const rows = unpackRows('block' in item ? item.block : undefined, head.data.area);
   if (typeof rows === 'string') return malformed(rows);
   const { throughRowId } = head.data;
+  const lost: LostRange[] = [];
+  // One by one, as there may be many, and the first that is wrong ends it.
+  for (const each of head.data.lost) {
+    const range = lostRangeSchema.safeParse(each);
+    if (!range.success) return malformed(briefProblem(range.error));
+    lost.push(range.data);
+  }
   if ((rows.at(-1)?.rowId ?? 0) > throughRowId) return malformed('a row beyond throughRowId');
   let lastRowId = -1;
-  for (const range of head.data.lost) {
+  for (const range of lost) {
     if (range.fromRowId < lastRowId || range.throughRowId <= range.fromRowId) {
       return malformed('lost ranges do not rise');
     }
     lastRowId = range.throughRowId;
   }
   if (lastRowId > throughRowId) return malformed('a lost range beyond throughRowId');
-  return { outcome: 'message', message: { kind: 'rows', ...head.data, rows } };
+  return { outcome: 'message', message: { kind: 'rows', ...head.data, lost, rows } };
 }
 
 function malformed(problem: string): MessageDecoding {

@@ -71,8 +71,22 @@ export function loadConfig<Schema extends z.ZodType>(
   return parseConfig(schema, document, path);
 }
 
-/** Zod's issues as problems, one for each unknown key and with the value that was found. */
+/** Nobody reads more; a document that something else than a person wrote can have a million. */
+const problemsShownMax = 500;
+
+/**
+ * Zod's issues as problems, one for each unknown key and with the value that was found: the first 500, and how many more
+ * there are.
+ */
 export function problemsOf(error: z.ZodError, document: unknown): ConfigProblem[] {
+  const problems = allProblemsOf(error, document);
+  const moreCount = problems.length - problemsShownMax;
+  if (moreCount <= 0) return problems;
+  const rule = `${moreCount} further problems are not shown`;
+  return [...problems.slice(0, problemsShownMax), { path: '', value: '(cut short)', rule }];
+}
+
+function allProblemsOf(error: z.ZodError, document: unknown): ConfigProblem[] {
   return error.issues.flatMap((issue): ConfigProblem[] => {
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => {

@@ -8,7 +8,9 @@ const int64Min = -(2n ** 63n);
 const int64Max = 2n ** 63n - 1n;
 /** Up to this many digits an integer is certainly exact as a JavaScript number. */
 const safeDigits = 15;
-const numberShape = /^[ \t]*([+-]?)(0|[1-9][0-9]*)?(?:(\.)([0-9]*))?([eE][+-]?[0-9]+)?[ \t]*$/;
+/** An integer of 64 bits has no more; converting many digits takes far more time than reading them. */
+const integerDigitsMax = 19;
+const numberShape = /^([+-]?)(0|[1-9][0-9]*)?(?:(\.)([0-9]*))?([eE][+-]?[0-9]+)?$/;
 
 /**
  * The value of one field. Numbers are decimal with an optional sign, fraction and exponent, surrounding blanks
@@ -20,11 +22,12 @@ export function csvValue(field: string): CsvValue {
   const digits = plainInteger(field);
   if (digits !== undefined) return digits;
   if (!mayStartNumber(field.charCodeAt(0))) return field;
-  const match = numberShape.exec(field);
+  const match = numberShape.exec(withoutBlanks(field));
   if (match === null) return field;
   const [, sign = '', whole = '', point, fraction = '', exponent] = match;
   if (whole === '' && fraction === '') return field;
   if (point === undefined && exponent === undefined) {
+    if (whole.length > integerDigitsMax) return field;
     const integer = BigInt(whole);
     const signed = sign === '-' ? -integer : integer;
     return signed < int64Min || signed > int64Max ? field : signed;
@@ -50,6 +53,19 @@ function plainInteger(field: string): bigint | undefined {
   }
   if (field.length > 1 && field.charCodeAt(0) === 48) return undefined;
   return BigInt(total);
+}
+
+/** By hand, as a regular expression that skips blanks at both ends takes quadratic time for a field full of them. */
+function withoutBlanks(field: string): string {
+  let start = 0;
+  let end = field.length;
+  while (start < end && isBlank(field.charCodeAt(start))) start += 1;
+  while (end > start && isBlank(field.charCodeAt(end - 1))) end -= 1;
+  return field.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 32 || code === 9;
 }
 
 /** A digit, sign, point or blank. */

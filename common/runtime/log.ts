@@ -1,5 +1,7 @@
 import { pino } from 'pino';
 
+import { EventLimiter } from './event-limiter.ts';
+
 /** Fields of a log event; durations, sizes and counts carry their unit in the name. */
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -21,14 +23,16 @@ export type LogLevel = (typeof logLevels)[number];
 
 /**
  * JSON lines, one event a line: on standard error, written synchronously so that a crash loses none, or to `destination`,
- * which gets each with its line end.
+ * which gets each with its line end. Events beyond the bounded rate of {@link EventLimiter} are left out, and counted in
+ * `suppressedCount` of the next line of that event: a peer that sends nonsense without end fills no disk.
  */
 export function createLog(
   part: string,
   level: LogLevel,
   destination: { write(line: string): void } = pino.destination({ dest: 2, sync: true }),
+  limiter: EventLimiter = new EventLimiter(),
 ): Log {
-  return new PinoLog(pino({ base: { part }, level, messageKey: 'event' }, destination));
+  return new PinoLog(pino({ base: { part }, level, messageKey: 'event' }, destination), limiter);
 }
 
 /** Discards everything: for tests and for short-lived commands. */
@@ -42,21 +46,23 @@ export const silentLog: Log = {
 
 class PinoLog implements Log {
   readonly #logger: pino.Logger;
+  readonly #limiter: EventLimiter;
 
-  constructor(logger: pino.Logger) {
+  constructor(logger: pino.Logger, limiter: EventLimiter) {
     this.#logger = logger;
+    this.#limiter = limiter;
   }
 
   error(event: string, fields: LogFields = {}): void {
-    this.#logger.error(fields, event);
+    this.#write('error', event, fields);
   }
 
   warn(event: string, fields: LogFields = {}): void {
-    this.#logger.warn(fields, event);
+    this.#write('warn', event, fields);
   }
 
   info(event: string, fields: LogFields = {}): void {
-    this.#logger.info(fields, event);
+    this.#write('info', event, fields);
   }
 
   debug(event: string, fields: LogFields = {}): void {
@@ -64,6 +70,14 @@ class PinoLog implements Log {
   }
 
   child(fields: LogFields): Log {
-    return new PinoLog(this.#logger.child(fields));
+    return new PinoLog(this.#logger.child(fields), this.#limiter);
+  }
+
+  #write(level: 'error' | 'warn' | 'info', event: string, fields: LogFields): void {
+    const { relation } = fields;
+    const key = typeof relation === 'string' ? `${event} ${relation}` : event;
+    const suppressedCount = this.#limiter.admit(key);
+    if (suppressedCount === undefined) return;
+    this.#logger[level](suppressedCount === 0 ? fields : { ...fields, suppressedCount }, event);
   }
 }

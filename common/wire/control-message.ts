@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { briefProblem } from '../config/brief-problem.ts';
 import { keyStatementSchema } from '../signing/key-statement.ts';
 import { lossDeclarationSchema } from '../signing/loss-declaration.ts';
 import { streamKinds } from './frame.ts';
@@ -230,5 +231,5 @@ function decodeControl<Schema extends z.ZodType>(
   }
   const parsed = schema.safeParse(document);
   if (parsed.success) return { ok: true, message: parsed.data };
-  return { ok: false, code: 'invalid', rule: z.prettifyError(parsed.error) };
+  return { ok: false, code: 'invalid', rule: briefProblem(parsed.error) };
 }

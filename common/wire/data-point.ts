@@ -31,20 +31,57 @@ export function parseDataPoint(text: string): DataPoint | undefined {
 
 /**
  * Compiles a pattern over data points: `*` stands for any run of characters within a segment, `**` as a whole
- * segment for any number of segments; everything else stands for itself.
+ * segment for any number of segments; everything else stands for itself. Matching takes time in proportion to the
+ * pattern times the text at most, whatever they are, which a regular expression does not promise.
  */
 export function compileDataPointPattern(pattern: string): (dataPoint: string) => boolean {
-  const source = pattern
-    .split('/')
-    .map((segment) =>
-      segment === '**' ? '\u0000' : escapeSegment(segment).replaceAll(String.raw`\*`, '[^/]*'),
-    )
-    .join('/')
-    .replaceAll('/\u0000', '(?:/.*)?')
-    .replaceAll('\u0000/', '(?:.*/)?')
-    .replaceAll('\u0000', '.*');
-  const expression = new RegExp(`^${source}$`, 'su');
-  return (dataPoint) => expression.test(dataPoint);
+  const segments = pattern.split('/').map((segment) => segmentMatcher(segment));
+  return (dataPoint) => {
+    const texts = dataPoint.split('/');
+    return matchesAll(segments, texts.length, (matches, index) => matches(texts[index] ?? ''));
+  };
+}
+
+const anyRun: unique symbol = Symbol('any run');
+
+/** What `*` and the characters between are within a segment; `**` alone is a run of segments. */
+function segmentMatcher(segment: string): ((text: string) => boolean) | typeof anyRun {
+  if (segment === '**') return anyRun;
+  if (!segment.includes('*')) return (text) => text === segment;
+  const parts = segment.split('').map((unit) => (unit === '*' ? anyRun : unit));
+  return (text) => matchesAll(parts, text.length, (unit, index) => unit === text[index]);
+}
+
+/**
+ * Whether `parts` stand for all of `length` items, where `anyRun` stands for any number of them. What the latest run does
+ * not have to take, an earlier one need not: so only that one is ever widened.
+ */
+function matchesAll<Part>(
+  parts: readonly (Part | typeof anyRun)[],
+  length: number,
+  matchesAt: (part: Part, index: number) => boolean,
+): boolean {
+  let part = 0;
+  let item = 0;
+  let latestRun: { readonly part: number; item: number } | undefined;
+  while (item < length) {
+    const present = parts[part];
+    if (present === anyRun) {
+      latestRun = { part, item };
+      part += 1;
+    } else if (present !== undefined && matchesAt(present, item)) {
+      part += 1;
+      item += 1;
+    } else if (latestRun === undefined) {
+      return false;
+    } else {
+      latestRun.item += 1;
+      part = latestRun.part + 1;
+      ({ item } = latestRun);
+    }
+  }
+  while (parts[part] === anyRun) part += 1;
+  return part === parts.length;
 }
 
 /** The kinds of data points: their first segment, and below it as many segments as there are nulls. */
@@ -57,19 +94,12 @@ export type DataPointKind = keyof typeof kindShapes;
 
 /** Whether `pattern` can match any data point of `kind`; so do `**` and `enc*` with one segment below it, for encrypted. */
 export function patternReaches(pattern: string, kind: DataPointKind): boolean {
-  return reaches(pattern.split('/'), kindShapes[kind]);
-}
-
-/** `shape` has at most three segments, so the two ways that `**` can go stay few. */
-function reaches(segments: readonly string[], shape: readonly (string | null)[]): boolean {
-  const [segment, ...rest] = segments;
-  if (segment === undefined) return shape.length === 0;
-  const [name, ...below] = shape;
-  if (segment === '**') {
-    return reaches(rest, shape) || (name !== undefined && reaches(segments, below));
-  }
-  if (name === undefined) return false;
-  return (name === null || compileDataPointPattern(segment)(name)) && reaches(rest, below);
+  const shape = kindShapes[kind];
+  const segments = pattern.split('/').map((segment) => segmentMatcher(segment));
+  return matchesAll(segments, shape.length, (matches, index) => {
+    const name = shape[index];
+    return typeof name !== 'string' || matches(name);
+  });
 }
 
 /**
@@ -143,10 +173,6 @@ export function quantityProblem(pattern: string): string | undefined {
 /** Whether `pattern` names exactly one data point. */
 export function isLiteralPattern(pattern: string): boolean {
   return !pattern.includes('*') && parseDataPoint(pattern) !== undefined;
-}
-
-function escapeSegment(segment: string): string {
-  return segment.replaceAll(/[.*+?^${}()|[\]\\/]/g, String.raw`\$&`);
 }
 
 function brand(text: string): DataPoint {

@@ -83,7 +83,7 @@ export class ChannelServer implements Service {
     return this.#activeSession() !== undefined;
   }
 
-  /** Rows read for hosts (accepted), rows sent (forwarded), failed fetches. */
+  /** Rows read for hosts (accepted), rows sent (forwarded); failed: fetches, and what is no message. */
   get counts(): StageCounts {
     return this.#counters.snapshot();
   }
@@ -124,6 +124,7 @@ export class ChannelServer implements Service {
           }
         },
         damage: ({ cause, byteCount }) => {
+          this.#counters.failAtOnce();
           this.#deps.log.warn('guest-channel-bytes-skipped', { cause, byteCount });
           // Something that the host sent may be gone with it: it has to begin anew.
           if (peer.session !== undefined) this.#endSession(peer);
@@ -293,6 +294,7 @@ export class ChannelServer implements Service {
 
   #forget(peer: Peer, reason: CloseReason, error: Error | null): void {
     this.#peers.delete(peer);
+    if (reason === 'malformed') this.#counters.failAtOnce();
     if (peer.session === undefined) return;
     peer.session = undefined;
     if (!this.hasHost) this.#rest();

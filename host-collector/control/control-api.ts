@@ -1,4 +1,5 @@
 import { Hono, type Context } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
 import { z } from 'zod';
 
 import { formatProblem, type ConfigProblem } from '../../common/config/load-config.ts';
@@ -17,8 +18,8 @@ const setMonitoringBody = z.strictObject({
   monitoring: z.unknown(),
 });
 
-/** A request body is at most this; a larger one is refused with 413. */
-export const controlBodyBytesMax = 4 * 1_024 * 1_024;
+/** A request body is at most this; a larger one is refused with 413, before it is collected. */
+const controlBodyBytesMax = 4 * 1_024 * 1_024;
 
 const statusByCode = {
   'descriptor-invalid': 422,
@@ -50,6 +51,14 @@ export function createControlApi(deps: {
 }): Hono {
   const { vms } = deps;
   const api = new Hono();
+  api.use(
+    bodyLimit({
+      maxSize: controlBodyBytesMax,
+      onError: () => {
+        throw new BodyError('body-too-large', `a body has at most ${controlBodyBytesMax} bytes`);
+      },
+    }),
+  );
   api.get('/v1/vms', (context) => context.json({ vms: vms.list(), refused: vms.refused() }));
   api.post('/v1/vms', async (context) => context.json(await vms.add(await readBody(context)), 201));
   api.get('/v1/vms/:vm', (context) => context.json(vms.read(context.req.param('vm'))));
@@ -97,9 +106,6 @@ class BodyError extends OperatingError<'body-invalid' | 'body-too-large'> {
 
 async function readBody(context: Context): Promise<unknown> {
   const text = await context.req.text();
-  if (text.length > controlBodyBytesMax) {
-    throw new BodyError('body-too-large', `a body has at most ${controlBodyBytesMax} bytes`);
-  }
   try {
     return JSON.parse(text);
   } catch (cause) {

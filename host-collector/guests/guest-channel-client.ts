@@ -42,6 +42,8 @@ export interface GuestChannelClientDeps {
 const batchesInHandMaxDefault = 4;
 const clockIntervalMsDefault = 2_000;
 const requestTimeoutMsDefault = 10_000;
+/** Why a connection ends on which the guest said what is no message, or none that may come. */
+const unreadableReasons: ReadonlySet<string> = new Set(['malformed', 'damaged', 'wrong-rows']);
 
 /**
  * The host's end of the channel to one guest: stays connected, fetches rows as they come, and gives them to the
@@ -89,7 +91,10 @@ export class GuestChannelClient implements Service {
     );
   }
 
-  /** Rows: fetched (accepted), taken by the listener (forwarded), refused by it and fetched again (failed). */
+  /**
+   * Rows: fetched (accepted), taken by the listener (forwarded), refused by it and fetched again (failed). Each connection
+   * that ended by what is no message is one more that failed.
+   */
   get counts(): StageCounts {
     return this.#counters.snapshot();
   }
@@ -195,6 +200,7 @@ export class GuestChannelClient implements Service {
         },
         closed: (reason) => {
           this.#session = undefined;
+          if (unreadableReasons.has(reason)) this.#counters.failAtOnce();
           this.#handOver.forgetWatermarks();
           // A guest that says nothing at all is off, or not there yet: that is its state, and no trouble.
           const isAbsent = !wasWelcomed && reason === 'silent';

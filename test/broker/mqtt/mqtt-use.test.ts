@@ -163,3 +163,20 @@ describe('what we use of MQTT', () => {
     expect(relationTopics('a').requestOf('n/a/down/range/r.1')).toBeUndefined();
   });
 });
+
+describe('the local listener', () => {
+  test('a packet that announces more than the largest frame ends its connection before it is collected', async () => {
+    const broker = new EmbeddedBroker({ log: silentLog });
+    await broker.start();
+    cleanUp.push(() => broker.stop());
+    const socket = connect(Number(new URL(broker.url).port), '127.0.0.1');
+    const closed = once(socket, 'close');
+    socket.on('error', () => {});
+    socket.resume();
+    // CONNECT, and then PUBLISH with a remaining length of 256 MiB - 1 (section 2.2.3).
+    socket.write(Buffer.from('100d00044d5154540402003c000178', 'hex'));
+    socket.write(Buffer.from('30ffffff7f', 'hex'));
+    await closed;
+    expect(broker.refusals.count('packet-too-large')).toBe(1);
+  });
+});

@@ -188,6 +188,34 @@ describe('patterns over data points', () => {
     },
   );
 
+  test.each([
+    ['kpi/*/x', 'kpi/a/x', true],
+    ['kpi/*/x', 'kpi/a/b/x', false],
+    ['kpi/a*b*/x', 'kpi/a1b2b3/x', true],
+    ['kpi/a*b/x', 'kpi/abc/x', false],
+    ['**', '', true],
+    ['**/x', 'x', true],
+    ['kpi/**', 'kpi', true],
+    ['kpi/**/x', 'kpi/x', true],
+    ['kpi/**/x', 'kpi/a/b/x', true],
+    ['kpi/**/a/x', 'kpi/a/b/a/x', true],
+    ['**/a/**/x', 'a/b/x', true],
+    ['*', 'a/b', false],
+    ['a.c', 'abc', false],
+  ])('%s of %s: %s', (pattern, dataPoint, isMatch) => {
+    expect(compileDataPointPattern(pattern)(dataPoint)).toBe(isMatch);
+  });
+
+  test('property: a pattern matches as the regular expression does that it stands for', () => {
+    fc.assert(
+      fc.property(textOf('a', 'b', '/', '*', '**'), textOf('a', 'b', '/'), (pattern, dataPoint) => {
+        const isMatch = compileDataPointPattern(pattern)(dataPoint);
+        expect(isMatch).toBe(patternExpression(pattern).test(dataPoint));
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
   test('property: what matches a data point is never refused', () => {
     const name = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 });
     const dataPoint = fc.oneof(
@@ -203,3 +231,19 @@ describe('patterns over data points', () => {
     );
   });
 });
+
+/** The same in words of a regular expression, which takes exponential time for some. */
+function patternExpression(pattern: string): RegExp {
+  const source = pattern
+    .split('/')
+    .map((segment) => (segment === '**' ? '\u0000' : segment.replaceAll('*', '[^/]*')))
+    .join('/')
+    .replaceAll('/\u0000', '(?:/.*)?')
+    .replaceAll('\u0000/', '(?:.*/)?')
+    .replaceAll('\u0000', '.*');
+  return new RegExp(`^${source}$`, 's');
+}
+
+function textOf(...units: readonly string[]): fc.Arbitrary<string> {
+  return fc.string({ unit: fc.constantFrom(...units), maxLength: 9 });
+}
