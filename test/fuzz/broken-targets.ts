@@ -33,7 +33,6 @@ const failures: Readonly<Record<string, () => void | Promise<void>>> = {
 /** Named `broken-WHAT`; not among the targets that are run by default. */
 export const brokenTargets: readonly FuzzTarget[] = Object.entries(failures).map(([name, run]) => ({
   name: `broken-${name}`,
-  kind: 'process',
   growthBytesMax: 524_288,
   start: () =>
     Promise.resolve({

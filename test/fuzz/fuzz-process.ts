@@ -13,7 +13,7 @@ process.on('disconnect', () => process.exit(1));
 const [, , name = '', runJson = ''] = process.argv;
 const target = findTarget(name);
 assert(target !== undefined, `no target ${name}`);
-const outcome = await runTarget(target, JSON.parse(runJson) as FuzzRun);
+const outcome = await runTarget(await target.load(), JSON.parse(runJson) as FuzzRun);
 const figures = [
   `${outcome.inputCount} inputs, ${outcome.keptCount} of them kept ones`,
   `slowest ${Math.round(outcome.slowestCpuMs)} ms`,

@@ -4,8 +4,6 @@ import type { FuzzRandom } from './fuzz-random.ts';
 export interface FuzzTarget {
   /** As in `--only`; the folder of its kept inputs below test/fuzz/corpus/. */
   readonly name: string;
-  /** `process`: all within one process, run with the unit tests. `sockets`: with the end-to-end tests. */
-  readonly kind: 'process' | 'sockets';
   /** Words of the format, for mutations. */
   readonly dictionary?: readonly string[];
   /** Default: 64 KiB. */

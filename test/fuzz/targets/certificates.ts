@@ -26,7 +26,6 @@ const clock = new SystemClock();
 /** Certificates (DER), authorities and revocation lists (PEM), invitations (JSON): what neighbours hand over. */
 export const certificates: FuzzTarget = {
   name: 'certificates',
-  kind: 'process',
   dictionary: [
     '-----BEGIN X509 CRL-----\n',
     '-----END X509 CRL-----\n',

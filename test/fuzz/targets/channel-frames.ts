@@ -15,7 +15,6 @@ const payloads = [...goldenMessages.values()].map((message) => codec.encode(mess
 /** The guest channel's byte stream: payloads as they are, and as a stream that arrives in two pieces. */
 export const channelFrames: FuzzTarget = {
   name: 'channel-frames',
-  kind: 'process',
   dictionary: ['\u00f5ISB', 'kind', 'rows', 'block', 'shapes'],
   inputBytesMax: 262_144,
   start: () =>

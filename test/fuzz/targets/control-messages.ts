@@ -12,7 +12,6 @@ const samples = [...goldenControlMessages('up'), ...goldenControlMessages('down'
 /** Control messages between producer and consumer, in either direction. */
 export const controlMessages: FuzzTarget = {
   name: 'control-messages',
-  kind: 'process',
   dictionary: ['"v":1,', '"kind":"heads",', '"session":"s",', '"epoch":{},', '"extra":0,', '[[],'],
   // More than is taken.
   inputBytesMax: 300_000,

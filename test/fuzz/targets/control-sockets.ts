@@ -46,7 +46,6 @@ const methods = ['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH', 'TR
 /** HTTP over the control sockets of a host collector and of a primary site; the first byte says whose. */
 export const controlSockets: FuzzTarget = {
   name: 'control-sockets',
-  kind: 'sockets',
   dictionary: ['content-length: 5\r\n', 'transfer-encoding: chunked\r\n', 'host: \r\n', '\r\n\r\n'],
   inputBytesMax: 262_144,
   start: startParts,

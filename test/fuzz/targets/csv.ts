@@ -59,7 +59,6 @@ const samples = [
 /** What a file in the mount holds, saved at once and appended to. */
 export const csv: FuzzTarget = {
   name: 'csv',
-  kind: 'process',
   dictionary: pieces,
   inputBytesMax: 262_144,
   start: () =>

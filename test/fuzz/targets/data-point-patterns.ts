@@ -40,7 +40,6 @@ const samples = [
 /** A pattern on the first line, from whoever writes a descriptor, queries or registers; behind it what it is held against. */
 export const dataPointPatterns: FuzzTarget = {
   name: 'data-point-patterns',
-  kind: 'process',
   dictionary: pieces,
   start: () =>
     Promise.resolve({

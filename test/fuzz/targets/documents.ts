@@ -34,7 +34,6 @@ const descriptor = {
 /** Documents that people write: all configurations, descriptors, invitations. Each is checked as every kind. */
 export const documents: FuzzTarget = {
   name: 'documents',
-  kind: 'process',
   dictionary: ['"apiVersion":"isobar/v1",', '"kind":"VirtualMachine",', '"monitoring":', 'null,'],
   // A body that the control socket takes.
   inputBytesMax: 4 * 1_048_576,

@@ -16,7 +16,6 @@ const content = Buffer.from('users,load\n42,0.5\n');
 /** CMS messages from applications, made by us and by openssl; and the PEM text that names recipients. */
 export const envelopes: FuzzTarget = {
   name: 'envelopes',
-  kind: 'process',
   dictionary: ['-----BEGIN CERTIFICATE-----', '-----END CERTIFICATE-----', '-----BEGIN A-----'],
   inputBytesMax: 262_144,
   start: () => {

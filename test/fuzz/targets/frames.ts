@@ -19,7 +19,6 @@ const frames = chainedFrames(dataStream('vm1'), 3).map(({ bytes }) => bytes);
 /** Frames and batches of them, as neighbours send them and logs hold them. */
 export const frameBytes: FuzzTarget = {
   name: 'frames',
-  kind: 'process',
   start: () =>
     Promise.resolve({
       samples: [

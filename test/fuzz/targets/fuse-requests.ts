@@ -79,7 +79,6 @@ class Agent {
 /** Requests as the kernel would never send them, one session of them an input. */
 export const fuseRequests: FuzzTarget = {
   name: 'fuse-requests',
-  kind: 'process',
   inputBytesMax: requestBytesMax,
   start: () =>
     Promise.resolve({

@@ -23,7 +23,6 @@ const statfs = fuseRequest(opcode.statfs, 1, Buffer.alloc(0));
 /** The loop that reads requests and answers them, on a thread of its own, with a socket in the place of /dev/fuse. */
 export const fuseSession: FuzzTarget = {
   name: 'fuse-session',
-  kind: 'sockets',
   start: startSession,
 };
 

@@ -33,7 +33,6 @@ function payload(name: string): Uint8Array {
 /** The guest's end of the channel: bytes of a host that is not one of ours. */
 export const guestOfHostileHost: FuzzTarget = {
   name: 'guest-of-hostile-host',
-  kind: 'sockets',
   dictionary: ['\u00f5ISB'],
   start: startGuest,
 };

@@ -34,7 +34,6 @@ function payloadOf(name: string): Uint8Array {
 /** The host's end of the channel: messages, and bytes, of a guest that is not one of ours. */
 export const hostOfHostileGuest: FuzzTarget = {
   name: 'host-of-hostile-guest',
-  kind: 'sockets',
   dictionary: ['\u00f5ISB', 'rows', 'hasMore'],
   start: startHost,
 };

@@ -23,7 +23,6 @@ const subscribing = 0x82;
 /** Bytes of whoever reaches the local listener, which asks nobody who it is. */
 export const localMqtt: FuzzTarget = {
   name: 'local-mqtt',
-  kind: 'sockets',
   dictionary: ['MQTT', 'MQIsdp', 'n/p-c/down/live', '$SYS/#', '#', '+/+'],
   start: () => startBroker('local'),
 };
@@ -31,7 +30,6 @@ export const localMqtt: FuzzTarget = {
 /** Bytes of a neighbour with a valid certificate, behind the handshake; and of anybody, in its place. */
 export const neighbourMqtt: FuzzTarget = {
   name: 'neighbour-mqtt',
-  kind: 'sockets',
   dictionary: ['MQTT', 'n/p-c/up/control', 'n/p-c/down/live', 'n/other/down/live', '$SYS/#', '#'],
   start: () => startBroker('neighbour'),
 };

@@ -34,7 +34,6 @@ const topics = ['down/live', 'down/range/r_1', 'down/control', 'up/control'] as 
 /** What neighbours say on every topic of a relation, to a consumer and to a producer. */
 export const neighbourPayloads: FuzzTarget = {
   name: 'neighbour-payloads',
-  kind: 'process',
   dictionary: ['"s_1"', '"kind":"heads"', '"throughSeq":9007199254740991'],
   start: startNeighbours,
 };

@@ -31,7 +31,6 @@ const requests = [
 /** Requests of a neighbour over mutual TLS: bytes as they are, and requests of any content with a right signature. */
 export const siteControl: FuzzTarget = {
   name: 'site-control',
-  kind: 'sockets',
   dictionary: [
     'content-length: 5\r\n',
     'transfer-encoding: chunked\r\n',
