@@ -1,6 +1,12 @@
 // oxlint-disable-next-line import/no-unassigned-import -- the ASN.1 decorators need it, and before them
 import 'reflect-metadata';
-import { createPrivateKey, generateKeyPairSync, randomBytes, webcrypto } from 'node:crypto';
+import {
+  createPrivateKey,
+  generateKeyPairSync,
+  randomBytes,
+  webcrypto,
+  X509Certificate as NodeCertificate,
+} from 'node:crypto';
 import { isIP } from 'node:net';
 
 import { AsnConvert } from '@peculiar/asn1-schema';
@@ -170,12 +176,20 @@ export async function createRevocationList(
  * is: self-signed P-256 with the shared subject, for this site alone, with no authority below it.
  */
 export async function authorityProblem(pem: string, siteName: string): Promise<string | undefined> {
-  let certificate: X509Certificate;
   try {
-    certificate = new X509Certificate(pem);
+    // Read by Node first: what is compared, pinned and trusted. The library takes anything else for text, in which it looks for PEM.
+    const { raw } = new NodeCertificate(pem);
+    return await unfitness(new X509Certificate(Uint8Array.from(raw)), siteName);
   } catch {
-    return 'it is no certificate';
+    // Extensions, names and keys are parsed when they are asked for.
+    return 'it is no certificate that can be read';
   }
+}
+
+async function unfitness(
+  certificate: X509Certificate,
+  siteName: string,
+): Promise<string | undefined> {
   const constraints = certificate.getExtension(BasicConstraintsExtension);
   if (constraints?.ca !== true || constraints.pathLength !== 0) {
     return 'it is no authority of path length 0';
