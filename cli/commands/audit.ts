@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 
 import type { AuditEntry, AuditHead } from '../../common/audit/audit-entry.ts';
 import { listAuditFiles, readAuditFile } from '../../common/audit/audit-files.ts';
-import { verifyAudit, type AuditFinding } from '../../common/audit/verify-audit.ts';
+import { begunAction, verifyAudit, type AuditFinding } from '../../common/audit/verify-audit.ts';
 import type { CommandContext, GlobalOptions } from '../context.ts';
 import { locateDataDirectory } from '../data-directory.ts';
 import { exitCodes } from '../exit-code.ts';
@@ -113,12 +113,15 @@ async function verifyLog(options: AuditOptions, context: CommandContext): Promis
     const entries = `${formatCount(verdict.entryCount)} entries in ${verdict.fileCount} files`;
     await output.line(`${output.style.green('whole')}  ${entries}`);
     await output.line(`head   ${head.seq}:${head.hash}`);
+    const begun = verdict.notes.find(({ action }) => action === begunAction);
+    if (begun !== undefined) await output.line(`begun  ${formatTimeUs(begun.atUs)}`);
   } else {
     await output.line(`${output.style.red('broken')}  ${placeOf(finding)}`);
     await output.line(`  ${finding.problem}`);
     await output.line(`  whole up to ${head.seq}:${head.hash}`);
   }
   for (const { seq, atUs, action, object } of options.json === true ? [] : verdict.notes) {
+    if (action === begunAction) continue;
     output.remark(`entry ${seq} of ${formatTimeUs(atUs)} says: ${action} ${object}`);
   }
   if (tornLine !== undefined && options.json !== true) {

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 
 import type { Command } from 'commander';
 
@@ -20,6 +20,11 @@ interface UnsealOptions {
 
 /** Files of keys and certificates are small; more is a wrong file. */
 const pemBytesMax = 65_536;
+
+/** What was sealed is for its reader alone when it is opened. */
+const secretMode = 0o600;
+/** Less the umask. */
+const publicMode = 0o666;
 
 /** `isobar seal` and `isobar unseal`: for applications what `openssl cms -encrypt` and `-decrypt` do, with safe choices. */
 export function addSealCommands(program: Command, context: CommandContext): void {
@@ -75,7 +80,7 @@ async function sealFile(
     if (!(cause instanceof RangeError)) throw cause;
     throw new OperatingError('too-large', cause.message, { cause });
   }
-  await write(envelope, output, context);
+  await write(envelope, output, publicMode, context);
 }
 
 async function unsealFile(
@@ -93,7 +98,7 @@ async function unsealFile(
     const { code, rule } = opened.problem;
     throw new OperatingError(code, `${file === '-' ? 'standard input' : file}: ${code}: ${rule}`);
   }
-  await write(opened.content, output, context);
+  await write(opened.content, output, secretMode, context);
 }
 
 function collect(path: string, before: readonly string[] = []): readonly string[] {
@@ -140,6 +145,7 @@ function tooLarge(name: string, bytesMax: number): OperatingError {
 async function write(
   content: Uint8Array,
   output: string | undefined,
+  mode: typeof publicMode | typeof secretMode,
   context: CommandContext,
 ): Promise<void> {
   if (output === undefined) {
@@ -147,7 +153,14 @@ async function write(
     return;
   }
   try {
-    await writeFile(output, content);
+    const file = await open(output, 'w', mode);
+    try {
+      // Before the content: a file that was there has the mode that it had. A pipe or a terminal is left as it is.
+      if (mode === secretMode && (await file.stat()).isFile()) await file.chmod(mode);
+      await file.writeFile(content);
+    } finally {
+      await file.close();
+    }
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new OperatingError('file-not-written', `${output} can't be written: ${reason}`, {

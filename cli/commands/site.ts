@@ -33,6 +33,13 @@ interface SiteOptions {
   readonly site: string;
 }
 
+interface RevokeOptions extends SiteOptions {
+  readonly authority?: string;
+  readonly leaf?: boolean;
+  readonly signing?: boolean;
+  readonly serial?: string;
+}
+
 const roles = ['producer', 'consumer'] as const;
 
 /** Adds what makes and changes a site's identity below `site`. */
@@ -132,33 +139,40 @@ function addRevoke(site: Command, context: CommandContext): void {
     .argument('[relation]', 'whose connections are cut')
     .option('--authority <sha256>', 'only this authority of the neighbour, after its rotation')
     .option('--leaf', "revoke this site's present TLS certificate, and make a new one")
+    .option('--signing', 'the same for the certificate that signs requests and statements')
+    .option('--serial <hex>', 'the same for one that may have been replaced already')
     .addOption(siteOption())
-    .action(
-      async (
-        relation: string | undefined,
-        options: SiteOptions & { authority?: string; leaf?: boolean },
-      ) => {
-        const path = resolve(options.site);
-        if ((relation === undefined) === (options.leaf !== true)) {
-          throw new UsageError('name a relation, or give --leaf: isobar site revoke a-b');
-        }
-        if (relation === undefined) {
-          const serial = await new SiteAuthority(context, path).revokeLeaf();
-          context.output.remark(
-            `certificate ${serial} is revoked; hand the list to neighbours: isobar site crl show`,
-          );
-          return;
-        }
-        const fingerprint =
-          options.authority === undefined ? undefined : checkedFingerprint(options.authority);
-        await withdrawTrust(context.clock, path, relation, fingerprint);
-        context.output.remark(`relation ${relation}: trust is withdrawn`);
-      },
-    );
+    .action(async (relation: string | undefined, options: RevokeOptions) => {
+      const path = resolve(options.site);
+      const { leaf = false, signing = false, serial } = options;
+      const named = [relation !== undefined, leaf, signing, serial !== undefined];
+      if (named.filter(Boolean).length !== 1) {
+        throw new UsageError(
+          'name a relation, or give one of --leaf, --signing, --serial: isobar site revoke a-b',
+        );
+      }
+      if (relation === undefined) {
+        const authority = new SiteAuthority(context, path);
+        const revoked =
+          serial === undefined
+            ? await authority.revoke(leaf ? 'leaf' : 'signing')
+            : await authority.revokeSerial(checkedSerial(serial));
+        context.output.remark(
+          `certificate ${revoked} is revoked; neighbours that are not asked by a running process get the list by hand: isobar site crl show`,
+        );
+        return;
+      }
+      const fingerprint =
+        options.authority === undefined ? undefined : checkedFingerprint(options.authority);
+      await withdrawTrust(context.clock, path, relation, fingerprint);
+      context.output.remark(`relation ${relation}: trust is withdrawn`);
+    });
   examples(command, [
     ['isobar site revoke a-b', 'the neighbour is out, within seconds'],
     ["isobar site revoke a-b --authority '3f2a 99c1 ...'", 'the end of its rotation'],
-    ['isobar site revoke --leaf', 'our key leaked'],
+    ['isobar site revoke --leaf', 'our key for TLS leaked'],
+    ['isobar site revoke --signing', 'our key for signatures leaked'],
+    ['isobar site revoke --serial 4f0c21', 'a key leaked that was replaced before'],
   ]);
 }
 
@@ -166,15 +180,16 @@ function addRotate(site: Command, context: CommandContext): void {
   const command = site
     .command('rotate')
     .description('new keys, without interrupting connections')
-    .addArgument(new Argument('<what>', 'which').choices(['leaf', 'authority']))
+    .addArgument(new Argument('<what>', 'which').choices(['leaf', 'signing', 'authority']))
     .option('--activate', 'authority: the prepared one takes over; all neighbours have pinned it')
     .addOption(siteOption())
     .action(async (what: string, options: SiteOptions & { activate?: boolean }) => {
       const path = resolve(options.site);
       const authority = new SiteAuthority(context, path);
-      if (what === 'leaf') {
-        await authority.rotateLeaf();
-        context.output.remark('the TLS certificate has a new key');
+      if (what === 'leaf' || what === 'signing') {
+        await authority.rotate(what);
+        const name = what === 'leaf' ? 'TLS' : 'signing';
+        context.output.remark(`the ${name} certificate has a new key`);
       } else if (options.activate === true) {
         await authority.activateAuthority();
         context.output.remark(`the new authority issues now:\n  ${await ownFingerprint(path)}`);
@@ -187,6 +202,7 @@ function addRotate(site: Command, context: CommandContext): void {
     });
   examples(command, [
     ['isobar site rotate leaf', ''],
+    ['isobar site rotate signing', ''],
     ['isobar site rotate authority', 'first: neighbours trust a new invitation'],
     ['isobar site rotate authority --activate', 'then'],
   ]);
@@ -247,6 +263,12 @@ function checkedFingerprint(text: string): string {
   const fingerprint = parseFingerprint(text);
   if (fingerprint !== undefined) return fingerprint;
   throw new UsageError(`'${text}' is no SHA-256 fingerprint: 64 hexadecimal digits`);
+}
+
+function checkedSerial(text: string): string {
+  const serial = text.replaceAll(':', '');
+  if (/^[0-9A-Fa-f]{1,40}$/.test(serial)) return serial;
+  throw new UsageError(`'${text}' is no serial: up to 40 hexadecimal digits`);
 }
 
 /** On a terminal alone; a script has to say what it trusts. */

@@ -41,7 +41,7 @@ import {
 } from './audit-files.ts';
 import { previousOf, readTail, type Tail } from './audit-tail.ts';
 import type { ReachAuditCrashPoint } from './crash-point.ts';
-import { prunedAction } from './verify-audit.ts';
+import { begunAction, prunedAction } from './verify-audit.ts';
 
 export interface AuditLogOptions {
   /** Made with mode 0700 when it is missing. */
@@ -162,7 +162,12 @@ export class AuditLog implements Service, AuditTrail {
     const known = typeof anchor === 'string' ? genesis : anchor;
     const newest = this.#dropEmpty();
     if (newest === undefined) {
-      if (known.seq === 0 && anchor !== 'damaged') return this.#begin(known);
+      if (known.seq === 0 && anchor !== 'damaged') {
+        this.#begin(known);
+        // Before the first entry: a log without a noted head was tampered with, not interrupted.
+        this.#anchorNow();
+        return [{ action: begunAction, object: '' }];
+      }
       return this.#goOnFrom(known, 'all files are missing');
     }
     const tail = await readTail(newest);
@@ -200,11 +205,10 @@ export class AuditLog implements Service, AuditTrail {
     return head?.seq === file.firstSeq - 1 ? head : undefined;
   }
 
-  #begin(head: AuditHead): readonly [] {
+  #begin(head: AuditHead): void {
     const file = auditFileOf(this.#options.directory, head.seq + 1);
     this.#files = [...this.#files.filter(({ name }) => name !== file.name), file];
     this.#open(file, head);
-    return [];
   }
 
   /** The chain is broken: what is there stays as evidence, and what follows goes into a file of its own. */

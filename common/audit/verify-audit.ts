@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+
 import { genesis, genesisHash, type AuditEntry, type AuditHead } from './audit-entry.ts';
 import { listAuditFiles, readAnchor, readAuditFile } from './audit-files.ts';
 
@@ -30,10 +32,12 @@ const notesMax = 100;
 
 /** How a log says that its oldest entries were removed, on purpose and by its own bound. */
 export const prunedAction = 'audit.pruned';
+/** The first entry of every log: when that is later than the site began, there was another log before. */
+export const begunAction = 'audit.begun';
 
 /**
  * Reads all of a log and checks that each entry is whole and follows the one before, over all files, up to the noted head
- * and, where given, to a head that was kept elsewhere. Reading while the log is being written is harmless.
+ * and, where given, to a head that was kept elsewhere. A log without an entry is a finding: each begins with one. Reading while the log is being written is harmless.
  * @throws AuditError `audit-unusable`
  */
 export async function verifyAudit(directory: string, expected?: AuditHead): Promise<AuditVerdict> {
@@ -74,7 +78,7 @@ class ChainWalk {
   }
 
   async follow(directory: string): Promise<this> {
-    const files = listAuditFiles(directory);
+    const files = existsSync(directory) ? listAuditFiles(directory) : [];
     this.fileCount = files.length;
     for (const [index, file] of files.entries()) {
       let isFirst = true;
@@ -112,8 +116,12 @@ class ChainWalk {
       const problem = `entries 1 to ${this.#begin.throughSeq} are missing, and no later entry says that they were pruned`;
       return { file: this.#begin.file, lineNumber: 1, offsetBytes: 0, seq: 1, problem };
     }
+    if (this.entryCount === 0 && this.#anchor === 'missing') {
+      const problem =
+        'there is no entry: the log was removed, or is in another directory: name that with --directory or --data-dir';
+      return { ...nowhere, seq, problem };
+    }
     if (typeof this.#anchor !== 'string') return undefined;
-    if (this.#anchor === 'missing' && this.fileCount === 0) return undefined;
     const problem = `the noted head is ${this.#anchor}: whether entries are missing at the end can't be told`;
     return { ...nowhere, file: 'audit-head.json', seq, problem };
   }

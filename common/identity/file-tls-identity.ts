@@ -4,9 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Cancel, Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Service } from '../runtime/service.ts';
-import { readRevocationList, type KeyedCertificate, type RevocationList } from './certificates.ts';
+import type { KeyedCertificate } from './certificates.ts';
 import { IdentityError } from './identity-error.ts';
 import { judgePeer, type PeerVerdict, type Pin, type TrustPolicy } from './pinned-trust.ts';
+import { readRevocationList, type RevocationList } from './revocation-list.ts';
 import {
   readPair,
   readSiteDocument,
@@ -170,15 +171,16 @@ export class FileTlsIdentity implements TlsIdentity, SigningIdentity, Service {
       .update(JSON.stringify([document, leaf, signing, neighbours]))
       .digest('hex');
     if (this.#snapshot?.fileHash === fileHash) return this.#snapshot;
-    const pins = neighbours.flatMap(({ neighbour, pins: pinsText, lists }) => {
+    const read = neighbours.map(({ neighbour, pins, lists }) => {
       try {
-        return readPins(neighbour, pinsText, lists, this.#snapshot?.pins ?? []);
+        return readPins(neighbour, pins, lists, this.#snapshot?.pins ?? []);
       } catch (error) {
         const cause = error instanceof Error ? error.message : String(error);
         this.#log.error('neighbour-pins-unreadable', { relation: neighbour.relation, cause });
         return [];
       }
     });
+    const pins = read.flat();
     return { fileHash, document, leaf, signing, pins, material: this.#materialOf(leaf, pins) };
   }
 
@@ -202,15 +204,15 @@ function readPins(
   before: readonly Pin[],
 ): Pin[] {
   const lists = listsText === undefined ? undefined : splitPem(listsText);
-  const read = splitPem(pinsText).map((pem): Pin => {
+  const pins = splitPem(pinsText).map((pem): Pin => {
     const authority = new X509Certificate(pem);
     const known = before.find((pin) => pin.authority.fingerprint256 === authority.fingerprint256);
     const newest = newestList(lists ?? [], pem, known?.revocations);
     return { relation, siteName: site, authority, revocations: newest };
   });
-  const hasNone = read.every(({ revocations }) => revocations === undefined);
-  if (lists === undefined || !hasNone) return read;
-  return read.map((pin) => ({ ...pin, revocations: 'unreadable' }));
+  const hasNone = pins.every(({ revocations }) => revocations === undefined);
+  if (lists === undefined || !hasNone) return pins;
+  return pins.map((pin) => ({ ...pin, revocations: 'unreadable' }));
 }
 
 /** A list is never replaced by an older one: that would bring a revoked certificate back. */

@@ -8,7 +8,9 @@ export type IdentityErrorCode =
   | 'invitation-refused'
   | 'fingerprint-mismatch'
   | 'neighbour-unknown'
+  | 'certificate-unknown'
   | 'revocations-refused'
+  | 'revocations-full'
   | 'rotation-refused';
 
 /** A site's identity could not be made, read or changed; nothing was changed then. Never has key material in it. */

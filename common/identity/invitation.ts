@@ -1,9 +1,11 @@
+import { rm } from 'node:fs/promises';
+
 import { z } from 'zod';
 
 import type { Clock } from '../runtime/clock.ts';
-import { readRevocationList } from './certificates.ts';
 import { fingerprintOf, formatFingerprint } from './fingerprint.ts';
 import { IdentityError } from './identity-error.ts';
+import { readRevocationList, revocationListCharsMax } from './revocation-list.ts';
 import {
   addressSchema,
   publicMode,
@@ -14,6 +16,7 @@ import {
   splitPem,
   writeFileAtomically,
   writeSiteDocument,
+  type SiteDocument,
   type SiteFiles,
   type SiteNeighbour,
 } from './site-files.ts';
@@ -32,7 +35,7 @@ export const invitationSchema = z.strictObject({
   role: z.enum(['producer', 'consumer']).describe('what the inviting site is in it'),
   address: addressSchema.optional().describe('where the inviting site listens, when it does'),
   authorities: z.array(z.string().max(pemCharsMax)).min(1).max(authoritiesMax),
-  revocationLists: z.array(z.string().max(pemCharsMax)).max(authoritiesMax),
+  revocationLists: z.array(z.string().max(revocationListCharsMax)).max(authoritiesMax),
 });
 
 export type Invitation = z.output<typeof invitationSchema>;
@@ -72,9 +75,8 @@ export async function fingerprintsToCompare(
   invitation: Invitation,
 ): Promise<readonly string[]> {
   await refuseUnfit(invitation);
-  const pinned = splitPem(
-    (await readTextIfThere(siteFiles(directory).pins(invitation.relation))) ?? '',
-  );
+  const files = siteFiles(directory);
+  const pinned = await pinsOf(files, readSiteDocument(files), invitation.relation);
   const known = new Set(pinned.map((pem) => fingerprintOf(pem)));
   return invitation.authorities
     .map((pem) => fingerprintOf(pem))
@@ -119,7 +121,8 @@ export function trustInvitation(
       ...(place === undefined ? {} : { address: place }),
       trustedAt,
     };
-    await addPins(files, invitation);
+    if (present === undefined) await rm(files.neighbourRevocationList(relation), { force: true });
+    await addPins(files, await pinsOf(files, document, relation), invitation);
     await addRevocationLists(files, relation, invitation.revocationLists);
     const others = document.neighbours.filter((each) => each.relation !== relation);
     await writeSiteDocument(files, { ...document, neighbours: [...others, neighbour] });
@@ -129,7 +132,8 @@ export function trustInvitation(
 
 /**
  * Takes the newest revocation lists of a neighbour. Lists that none of its authorities signed and lists older than
- * what is there change nothing.
+ * what is there change nothing; lists that are there already are not even read.
+ * @returns whether anything changed
  * @throws IdentityError `revocations-refused` when no list is of this neighbour.
  */
 export function acceptRevocationLists(
@@ -137,14 +141,17 @@ export function acceptRevocationLists(
   directory: string,
   relation: string,
   pem: string,
-): Promise<void> {
+): Promise<boolean> {
   const files = siteFiles(directory);
   return withSiteLock(clock, files, async () => {
-    const offered = pem.length > pemCharsMax * authoritiesMax ? [] : splitPem(pem);
+    const offered = pem.length > revocationListCharsMax * authoritiesMax ? [] : splitPem(pem);
+    const held = new Set(await heldListsOf(files, relation));
+    const unknown = offered.filter((list) => !held.has(list));
+    if (offered.length > 0 && unknown.length === 0) return false;
     // Each costs a verification for each pin, and a site has no more.
-    const lists = offered.length > authoritiesMax ? [] : offered;
-    const count = await addRevocationLists(files, relation, lists);
-    if (count > 0) return;
+    const lists = offered.length > authoritiesMax ? [] : unknown;
+    const { ofNeighbourCount, hasChanged } = await addRevocationLists(files, relation, lists);
+    if (ofNeighbourCount > 0 || unknown.length < offered.length) return hasChanged;
     throw new IdentityError(
       'revocations-refused',
       `no revocation list of the neighbour of relation ${relation} is in it`,
@@ -180,6 +187,7 @@ export function withdrawTrust(
     await writeFileAtomically(files.pins(relation), kept.join(''), publicMode);
     if (fingerprint !== undefined) return;
     const neighbours = document.neighbours.filter((each) => each.relation !== relation);
+    await rm(files.neighbourRevocationList(relation), { force: true });
     await writeSiteDocument(files, { ...document, neighbours });
   });
 }
@@ -216,8 +224,21 @@ function refuse(reason: string): never {
   throw new IdentityError('invitation-refused', `the invitation is refused: ${reason}`);
 }
 
-async function addPins(files: SiteFiles, { relation, authorities }: Invitation): Promise<void> {
-  const pins = splitPem((await readTextIfThere(files.pins(relation))) ?? '');
+/** What is pinned for a neighbour of `site.json`. For another relation a file may be left over, of whatever site: nothing. */
+async function pinsOf(
+  files: SiteFiles,
+  { neighbours }: SiteDocument,
+  relation: string,
+): Promise<readonly string[]> {
+  if (!neighbours.some((each) => each.relation === relation)) return [];
+  return splitPem((await readTextIfThere(files.pins(relation))) ?? '');
+}
+
+async function addPins(
+  files: SiteFiles,
+  pins: readonly string[],
+  { relation, authorities }: Invitation,
+): Promise<void> {
   const known = new Set(pins.map((pem) => fingerprintOf(pem)));
   const added = authorities.filter((pem) => !known.has(fingerprintOf(pem)));
   if (pins.length + added.length > authoritiesMax) {
@@ -229,15 +250,14 @@ async function addPins(files: SiteFiles, { relation, authorities }: Invitation):
   await writeFileAtomically(files.pins(relation), [...pins, ...added].join(''), publicMode);
 }
 
-/** Keeps the newest list of each pinned authority; returns how many of `offered` are of one. */
+/** Keeps the newest list of each pinned authority; tells how many of `offered` are of one. */
 async function addRevocationLists(
   files: SiteFiles,
   relation: string,
   offered: readonly string[],
-): Promise<number> {
+): Promise<{ readonly ofNeighbourCount: number; readonly hasChanged: boolean }> {
   const pins = splitPem((await readTextIfThere(files.pins(relation))) ?? '');
-  const path = files.neighbourRevocationList(relation);
-  const present = splitPem((await readTextIfThere(path)) ?? '');
+  const present = await heldListsOf(files, relation);
   const kept: string[] = [];
   let ofNeighbourCount = 0;
   for (const authority of pins) {
@@ -250,7 +270,13 @@ async function addRevocationLists(
     }
     if (newest !== undefined) kept.push(newest.pem);
   }
-  const isNew = kept.join('') !== present.join('');
-  if (ofNeighbourCount > 0 && isNew) await writeFileAtomically(path, kept.join(''), publicMode);
-  return ofNeighbourCount;
+  const hasChanged = ofNeighbourCount > 0 && kept.join('') !== present.join('');
+  if (hasChanged) {
+    await writeFileAtomically(files.neighbourRevocationList(relation), kept.join(''), publicMode);
+  }
+  return { ofNeighbourCount, hasChanged };
+}
+
+async function heldListsOf(files: SiteFiles, relation: string): Promise<readonly string[]> {
+  return splitPem((await readTextIfThere(files.neighbourRevocationList(relation))) ?? '');
 }

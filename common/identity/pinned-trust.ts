@@ -1,12 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 
-import {
-  namesOf,
-  normalSerial,
-  signingUsage,
-  siteUri,
-  type RevocationList,
-} from './certificates.ts';
+import { namesOf, signingUsage, siteUri } from './certificates.ts';
+import { normalSerial, type RevocationList } from './revocation-list.ts';
 import type { CertificateUse } from './tls-identity.ts';
 
 /** One authority that we pinned for a relation; a neighbour has several while it rotates. */
@@ -83,8 +78,12 @@ function refusalOf(
   if (nowMs < Date.parse(pin.authority.validFrom)) return 'not-yet-valid';
   if (nowMs > Date.parse(pin.authority.validTo)) return 'authority-expired';
   const { uris, usages, isAuthority } = namesOf(certificate.raw);
-  if (isAuthority || uris.length !== 1 || uris[0] !== siteUri(pin.siteName)) return 'wrong-name';
-  const expectedUsages = use === 'signing' ? [signingUsage] : tlsUsages;
+  const isNamed =
+    uris.length === 1 &&
+    uris[0] === siteUri(pin.siteName) &&
+    certificate.subject === `CN=${pin.siteName}`;
+  if (isAuthority || !isNamed) return 'wrong-name';
+  const expectedUsages = use === 'signing' || use === 'lists' ? [signingUsage] : tlsUsages;
   if (!expectedUsages.every((usage) => usages.includes(usage))) return 'wrong-usage';
   const notBeforeMs = Date.parse(certificate.validFrom);
   const overrunMs = use === 'live' ? policy.liveOverrunMs : 0;
@@ -94,7 +93,7 @@ function refusalOf(
   if (pin.revocations?.serials.has(normalSerial(certificate.serialNumber)) === true) {
     return 'revoked';
   }
-  if (use === 'live') return undefined;
+  if (use === 'live' || use === 'lists') return undefined;
   const isListCurrent = pin.revocations !== undefined && nowMs <= pin.revocations.nextUpdateMs;
   const isYoung = nowMs - notBeforeMs <= policy.revocationGraceMs;
   return isListCurrent || isYoung ? undefined : 'revocation-unknown';

@@ -2,19 +2,18 @@ import { X509Certificate } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { isIP } from 'node:net';
 
-import { z } from 'zod';
-
 import type { Clock } from '../runtime/clock.ts';
 import type * as CertificateMaker from './certificate-maker.ts';
-import {
-  normalSerial,
-  readRevocationList,
-  type KeyedCertificate,
-  type RevocationList,
-  type Validity,
-} from './certificates.ts';
+import type { KeyedCertificate, Validity } from './certificates.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { IdentityError } from './identity-error.ts';
+import { normalSerial, readRevocationList, type RevocationList } from './revocation-list.ts';
+import {
+  issuedEntryOf,
+  RevocationRecords,
+  type IssuedEntry,
+  type RevocationEntry,
+} from './revocation-records.ts';
 import {
   parseAddress,
   publicMode,
@@ -46,20 +45,13 @@ const dayMs = 86_400_000;
 export const defaultLifetimes: Lifetimes = {
   authorityMs: 10 * 365 * dayMs,
   leafMs: 7 * dayMs,
-  signingMs: 365 * dayMs,
+  signingMs: 7 * dayMs,
   revocationListMs: dayMs,
   backdateMs: 5 * 60_000,
 };
 
-const revocationSchema = z.strictObject({
-  authority: z.string(),
-  serial: z.string(),
-  revokedAt: z.iso.datetime(),
-  /** A list need not name what has run out by itself. */
-  expiresAt: z.iso.datetime(),
-});
-const revocationsSchema = z.strictObject({ revocations: z.array(revocationSchema) });
-type RevocationEntry = z.output<typeof revocationSchema>;
+/** Of a site's certificates, which one: for TLS, or for signatures. */
+export type LeafKind = 'leaf' | 'signing';
 
 export type Renewed = 'leaf' | 'signing' | 'revocation-list';
 
@@ -73,6 +65,7 @@ export type Renewed = 'leaf' | 'signing' | 'revocation-list';
 export class SiteAuthority {
   readonly #clock: Clock;
   readonly #files: SiteFiles;
+  readonly #records: RevocationRecords;
   readonly #lifetimes: Lifetimes;
 
   constructor(
@@ -82,6 +75,7 @@ export class SiteAuthority {
   ) {
     this.#clock = deps.clock;
     this.#files = siteFiles(directory);
+    this.#records = new RevocationRecords(this.#files);
     this.#lifetimes = lifetimes;
   }
 
@@ -111,46 +105,44 @@ export class SiteAuthority {
     return withSiteLock(this.#clock, this.#files, () => this.#renewWhatIsDue());
   }
 
-  /** A new leaf with a new key at once; connections under the old one go on. */
-  rotateLeaf(): Promise<void> {
+  /** A new certificate with a new key at once; connections under the old one go on, and what it signed stays good. */
+  rotate(kind: LeafKind): Promise<void> {
     return withSiteLock(this.#clock, this.#files, async () => {
-      await this.#issue('leaf', await this.#authority(), readSiteDocument(this.#files));
+      await this.#issue(kind, await this.#authority(), readSiteDocument(this.#files));
     });
   }
 
   /**
-   * Puts the present leaf (its key leaked, say) on the revocation list and makes a new one.
+   * Puts the present certificate (its key leaked, say) on the revocation list and makes a new one.
    * @returns the serial that was revoked.
+   * @throws IdentityError `site-unusable` when there is none; `revocations-full`
    */
-  revokeLeaf(): Promise<string> {
+  revoke(kind: LeafKind): Promise<string> {
     return withSiteLock(this.#clock, this.#files, async () => {
-      const files = this.#files;
-      const cert = await readTextIfThere(files.certificate('leaf'));
-      if (cert === undefined) {
-        throw new IdentityError('site-unusable', 'there is no leaf to revoke');
+      const entry = await this.#presentEntry(kind);
+      if (entry === undefined) {
+        throw new IdentityError('site-unusable', `there is no ${kind} certificate of this site`);
       }
-      const leaf = new X509Certificate(cert);
-      const authorities = await this.#authorities();
-      const issuer = authorities.find((each) =>
-        leaf.verify(new X509Certificate(each.cert).publicKey),
+      return this.#revoke(entry);
+    });
+  }
+
+  /**
+   * As {@link revoke}, for a certificate that may have been replaced already.
+   * @param serial hexadecimal
+   * @throws IdentityError `certificate-unknown` when it has run out, or was never issued here; `revocations-full`
+   */
+  revokeSerial(serial: string): Promise<string> {
+    return withSiteLock(this.#clock, this.#files, async () => {
+      const present = [await this.#presentEntry('leaf'), await this.#presentEntry('signing')];
+      const entry =
+        present.find((each) => each?.serial === normalSerial(serial)) ??
+        (await this.#records.issuedAs(serial, this.#nowMs()));
+      if (entry !== undefined) return this.#revoke(entry);
+      throw new IdentityError(
+        'certificate-unknown',
+        `no certificate ${serial} of this site is good: it has run out, or another site issued it; ${this.#files.issued} has those there are`,
       );
-      if (issuer === undefined) {
-        throw new IdentityError('site-unusable', 'the leaf is of no authority of this site');
-      }
-      const serial = normalSerial(leaf.serialNumber);
-      const entry = {
-        authority: fingerprintOf(issuer.cert),
-        serial,
-        revokedAt: new Date(this.#nowMs()).toISOString(),
-        expiresAt: new Date(leaf.validTo).toISOString(),
-      };
-      const entries = [...(await this.#revocations()), entry];
-      const text = `${JSON.stringify({ revocations: entries }, undefined, 2)}\n`;
-      // The record first: a crash behind it leaves a list that renewal completes.
-      await writeFileAtomically(files.revocations, text, publicMode);
-      await this.#issue('leaf', await this.#authority(), readSiteDocument(files));
-      await this.#renewWhatIsDue();
-      return serial;
     });
   }
 
@@ -204,7 +196,7 @@ export class SiteAuthority {
   }
 
   async #isDue(
-    stem: 'leaf' | 'signing',
+    stem: LeafKind,
     authority: KeyedCertificate,
     { listen }: SiteDocument,
   ): Promise<boolean> {
@@ -212,7 +204,11 @@ export class SiteAuthority {
     if (pair === undefined) return true;
     const certificate = new X509Certificate(pair.cert);
     const lifetimeMs = stem === 'leaf' ? this.#lifetimes.leafMs : this.#lifetimes.signingMs;
-    const dueMs = Date.parse(certificate.validTo) - lifetimeMs / 3;
+    // By its begin as well: one that was issued for longer than certificates are now.
+    const dueMs = Math.min(
+      Date.parse(certificate.validTo) - lifetimeMs / 3,
+      Date.parse(certificate.validFrom) + this.#lifetimes.backdateMs + (lifetimeMs * 2) / 3,
+    );
     if (this.#nowMs() >= dueMs) return true;
     // A clock that was ahead when it was issued.
     if (this.#nowMs() < Date.parse(certificate.validFrom)) return true;
@@ -224,7 +220,7 @@ export class SiteAuthority {
   }
 
   async #issue(
-    stem: 'leaf' | 'signing',
+    stem: LeafKind,
     authority: KeyedCertificate,
     { name, listen }: SiteDocument,
   ): Promise<void> {
@@ -238,6 +234,7 @@ export class SiteAuthority {
             this.#validity(leafMs),
           )
         : await issueSigningCertificate(authority, name, this.#validity(signingMs));
+    await this.#records.noteIssued(stem, pair.cert, authority.cert, this.#nowMs());
     await writePair(this.#files, stem, pair);
   }
 
@@ -245,9 +242,7 @@ export class SiteAuthority {
   async #renewRevocationLists(): Promise<boolean> {
     const nowMs = this.#nowMs();
     const lists = splitPem((await readTextIfThere(this.#files.revocationList)) ?? '');
-    const all = (await this.#revocations()).filter(
-      ({ expiresAt }) => Date.parse(expiresAt) > nowMs,
-    );
+    const all = await this.#records.revocations(nowMs);
     const authorities = await this.#authorities();
     const texts: string[] = [];
     let isAnyNew = lists.length !== authorities.length;
@@ -287,15 +282,26 @@ export class SiteAuthority {
     });
   }
 
-  async #revocations(): Promise<readonly RevocationEntry[]> {
-    const text = await readTextIfThere(this.#files.revocations);
-    if (text === undefined) return [];
-    try {
-      return revocationsSchema.parse(JSON.parse(text)).revocations;
-    } catch (cause) {
-      const message = `${this.#files.revocations} is damaged: restore it, or no revocation is known`;
-      throw new IdentityError('site-unusable', message, { cause });
+  async #revoke(entry: IssuedEntry): Promise<string> {
+    const present = await this.#presentEntry(entry.kind);
+    // The record first: a crash behind it leaves a list that renewal completes.
+    await this.#records.revoke(entry, this.#nowMs());
+    if (present?.serial === entry.serial) {
+      await this.#issue(entry.kind, await this.#authority(), readSiteDocument(this.#files));
     }
+    await this.#renewWhatIsDue();
+    return entry.serial;
+  }
+
+  /** Of the certificate in use, whether it is remembered or not: earlier versions did not. */
+  async #presentEntry(kind: LeafKind): Promise<IssuedEntry | undefined> {
+    const cert = await readTextIfThere(this.#files.certificate(kind));
+    if (cert === undefined) return undefined;
+    const certificate = new X509Certificate(cert);
+    const issuer = (await this.#authorities()).find((each) =>
+      certificate.verify(new X509Certificate(each.cert).publicKey),
+    );
+    return issuer === undefined ? undefined : issuedEntryOf(kind, cert, issuer.cert);
   }
 
   /** Current, next and previous, as far as there are such. */
@@ -355,7 +361,7 @@ function maker(): Promise<typeof CertificateMaker> {
 function listOf(
   lists: readonly string[],
   authority: KeyedCertificate,
-): { readonly pem: string; readonly list: RevocationList } | undefined {
+): { pem: string; list: RevocationList } | undefined {
   for (const pem of lists) {
     const list = readRevocationList(pem, authority.cert);
     if (list !== undefined) return { pem, list };

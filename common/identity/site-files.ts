@@ -87,8 +87,13 @@ export type PairStem = 'authority' | 'next-authority' | 'previous-authority' | '
 export interface SiteFiles {
   readonly directory: string;
   readonly document: string;
+  /** Empty; held by who changes the identity. */
   readonly lock: string;
+  /** What earlier versions held instead. */
+  readonly formerLock: string;
   readonly revocations: string;
+  /** Serials of certificates that have not run out. */
+  readonly issued: string;
   readonly revocationList: string;
   readonly neighbours: string;
   certificate(stem: PairStem): string;
@@ -105,8 +110,10 @@ export function siteFiles(directory: string): SiteFiles {
   return {
     directory,
     document: join(directory, 'site.json'),
-    lock: join(identity, 'lock'),
+    lock: join(identity, 'lock.db'),
+    formerLock: join(identity, 'lock'),
     revocations: join(identity, 'revocations.json'),
+    issued: join(identity, 'issued.json'),
     revocationList: join(identity, 'crl.pem'),
     neighbours,
     certificate: (stem) => join(identity, `${stem}.crt`),

@@ -20,6 +20,7 @@ export function buildSiteIdentity(
 ): SiteIdentity {
   const identity = new FileTlsIdentity(deps, { ...fileTlsIdentityDefaults, directory });
   const authority = new SiteAuthority(deps, directory, lifetimes);
-  const keeper = new IdentityKeeper({ ...deps, authority, onRenewed: () => identity.reload() });
+  const onRenewed = () => identity.reload();
+  const keeper = new IdentityKeeper({ ...deps, authority, directory, onRenewed });
   return { identity, service: new ServiceGroup('site-identity', [keeper, identity]) };
 }

@@ -2,8 +2,8 @@ import { X509Certificate } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 
 import { systemErrorCode } from '../runtime/operating-error.ts';
-import { readRevocationList, type RevocationList } from './certificates.ts';
 import { fingerprintOf } from './fingerprint.ts';
+import { readRevocationList, type RevocationList } from './revocation-list.ts';
 import {
   readSiteDocument,
   readTextIfThere,
@@ -107,9 +107,8 @@ async function neighbourStatus(
   if (authorities.length === 0) {
     warnings.push(`${site} (${relation}) has no pinned authority and can't connect`);
   }
-  // While one of several is still good, the overlap does its work.
-  const [latest] = authorities.toSorted((left, right) => expiryMs(right) - expiryMs(left));
-  if (latest !== undefined) warnAboutAuthority(warnings, `${site} (${relation})`, latest, nowMs);
+  const inUse = authorities.filter((each) => !isSuperseded(each, authorities, nowMs));
+  for (const each of inUse) warnAboutAuthority(warnings, `${site} (${relation})`, each, nowMs);
   if (list === undefined || nowMs > list.nextUpdateMs) {
     warnings.push(
       `the revocation list of ${site} (${relation}) is late: only certificates of the last five days are accepted`,
@@ -123,6 +122,15 @@ async function neighbourStatus(
     authorities: authorities.map((each) => statusOf(each)),
     revocationList: showList(list),
   };
+}
+
+/** Of no more use: it has run out, and one that has not is pinned beside it. Until then the neighbour may issue from it. */
+function isSuperseded(
+  authority: X509Certificate,
+  authorities: readonly X509Certificate[],
+  nowMs: number,
+): boolean {
+  return expiryMs(authority) <= nowMs && authorities.some((each) => expiryMs(each) > nowMs);
 }
 
 function warnAboutAuthority(

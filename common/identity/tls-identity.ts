@@ -19,8 +19,10 @@ export interface TlsMaterial {
  *   tls      a handshake
  *   live     a connection whose handshake was accepted earlier: that its certificate has run out is tolerated for a while
  *   signing  a signed request or countersignature
+ *   lists    a signed request or answer that carries revocation lists: it counts while our list of the neighbour is late
+ *            as well, or no newer one could come. The lists themselves are signed by the authority
  */
-export type CertificateUse = 'tls' | 'live' | 'signing';
+export type CertificateUse = 'tls' | 'live' | 'signing' | 'lists';
 
 /** A site's side of mutual TLS 1.3 with its neighbours. */
 export interface TlsIdentity {

@@ -3,7 +3,7 @@ import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import type { KeyedCertificate } from '../identity/certificates.ts';
 import { IdentityError } from '../identity/identity-error.ts';
 import type { TlsIdentity } from '../identity/tls-identity.ts';
-import { keyIdOf, type SiteKeys } from './site-keys.ts';
+import { keyIdOf, type KeyUse, type SiteKeys } from './site-keys.ts';
 
 /** What a running site's identity gives for signatures. */
 export interface SigningIdentity extends TlsIdentity {
@@ -36,10 +36,11 @@ export class CertifiedSiteKeys implements SiteKeys {
     relation: string,
     keyId: string,
     certificate: string | undefined,
+    use: KeyUse,
   ): KeyObject | undefined {
     if (certificate === undefined) return undefined;
     const der = Buffer.from(certificate, 'base64');
-    if (this.#identity.relationOf(der, 'signing') !== relation) return undefined;
+    if (this.#identity.relationOf(der, use) !== relation) return undefined;
     const { publicKey } = new X509Certificate(der);
     return keyIdOf(publicKey) === keyId ? publicKey : undefined;
   }

@@ -4,6 +4,7 @@ import type { z } from 'zod';
 
 import { assertAllowList } from './allow-list.ts';
 import { RequestRefused } from './control-code.ts';
+import type { KeyUse } from './site-keys.ts';
 
 /** One thing that a site may ask of a neighbour; the same value describes it to the client and to the server. */
 export interface Endpoint<
@@ -22,6 +23,8 @@ export interface Endpoint<
    * request when it doesn't know what became of it.
    */
   readonly isIdempotent: boolean;
+  /** What keys of requests and answers must be good for; `signing` when not given. */
+  readonly keyUse?: KeyUse;
 }
 
 /** What a handler knows beside the request. */
@@ -44,6 +47,7 @@ export interface Handled {
 export interface BoundEndpoint {
   readonly method: 'GET' | 'POST';
   readonly path: string;
+  readonly keyUse: KeyUse;
   /** @throws RequestRefused `malformed` */
   prepare(body: Buffer): PreparedRequest;
 }
@@ -73,7 +77,7 @@ export function serve<Request extends z.ZodType, Answer extends z.ZodType>(
   ) => Promise<z.input<Answer>>,
   objectOf: (request: z.output<Request>) => string = () => '',
 ): BoundEndpoint {
-  const { method, path, requestSchema, answerSchema } = endpoint;
+  const { method, path, requestSchema, answerSchema, keyUse = 'signing' } = endpoint;
   assert(pathShape.test(path), `${path} is no path of an endpoint`);
   assertAllowList(answerSchema, `${method} ${path}`);
   const parse = (body: Buffer): z.output<Request> => {
@@ -84,6 +88,7 @@ export function serve<Request extends z.ZodType, Answer extends z.ZodType>(
   return {
     method,
     path,
+    keyUse,
     prepare: (body) => {
       const request = parse(body);
       return {

@@ -7,10 +7,14 @@ import { DatabaseError, openDatabase, type Database } from '../sqlite/database.t
 import { migrate } from '../sqlite/migrate.ts';
 
 export interface ReplayStoreOptions {
+  /** Shared by all processes of a site, so that a request to one of them is not fresh at another. */
   readonly path: string;
   /** Tolerated difference between two sites' clocks, s; requests count as valid so long after they expired. */
   readonly skewMaxS: number;
-  /** Nonces kept for one relation; beyond, its requests are refused until some expire. Others are not affected. */
+  /**
+   * Nonces kept for one relation; beyond, its requests are refused until some expire. Others are not affected. What other
+   * processes added since the last removal of expired ones, 10 s ago at most, is not counted.
+   */
   readonly noncesPerRelationMax: number;
   /** Names the run of this machine (Linux: /proc/sys/kernel/random/boot_id); null when unknown. */
   readonly bootId: string | null;
@@ -96,7 +100,8 @@ export class ReplayStore {
       isDamaged = true;
       this.#database = this.#openFile();
     }
-    this.#loadState(this.#database, isDamaged);
+    const database = this.#database;
+    database.transaction(() => this.#loadState(database, isDamaged)).immediate();
     this.#countNonces(this.#database);
   }
 
@@ -114,6 +119,7 @@ export class ReplayStore {
     assert(database !== undefined, 'the replay store is not open');
     const nowS = Math.floor(this.#clock.wallUs() / 1_000_000);
     if (Math.abs(nowS - this.#prunedAtS) >= pruneIntervalS) this.#prune(database, nowS);
+    this.#takeUpState(database);
     if (request.expiresS < this.#forgottenBeforeS) return 'expired';
     if (!this.#isCertain(request.createdS, nowS)) return 'uncertain';
     const count = this.#counts.get(relation) ?? 0;
@@ -141,9 +147,7 @@ export class ReplayStore {
   #loadState(database: Database, isDamaged: boolean): void {
     const { bootId, skewMaxS } = this.#options;
     const nowS = Math.floor(this.#clock.wallUs() / 1_000_000);
-    const row = database
-      .prepare<[], StateRow>('SELECT boot_id, forgotten_before_s, certain_from_s FROM state')
-      .get();
+    const row = stateOf(database);
     const mayHaveForgotten =
       isDamaged || (row !== undefined && (bootId === null || row.boot_id !== bootId));
     this.#forgottenBeforeS = row?.forgotten_before_s ?? 0;
@@ -154,10 +158,17 @@ export class ReplayStore {
       .run(bootId, this.#forgottenBeforeS, this.#certainFromS);
   }
 
+  /** Another process may have removed nonces. */
+  #takeUpState(database: Database): void {
+    const row = stateOf(database);
+    this.#forgottenBeforeS = Math.max(this.#forgottenBeforeS, row?.forgotten_before_s ?? 0);
+  }
+
   #prune(database: Database, nowS: number): void {
     this.#prunedAtS = nowS;
     const beforeS = nowS - this.#options.skewMaxS;
     const remove = database.transaction(() => {
+      this.#takeUpState(database);
       // The newest that is removed, not `beforeS`: a clock that was a day ahead for a moment costs a minute, no day.
       const { newest } = database
         .prepare<[number], { readonly newest: number | null }>(
@@ -188,4 +199,10 @@ export class ReplayStore {
       .all();
     for (const { relation, count } of rows) this.#counts.set(relation, count);
   }
+}
+
+function stateOf(database: Database): StateRow | undefined {
+  return database
+    .prepare<[], StateRow>('SELECT boot_id, forgotten_before_s, certain_from_s FROM state')
+    .get();
 }

@@ -10,7 +10,7 @@ import {
   type SignatureParameters,
 } from './message-signature.ts';
 import type { Admission, ReplayStore } from './replay-store.ts';
-import { certificateIn, type SiteKeys } from './site-keys.ts';
+import { certificateIn, type KeyUse, type SiteKeys } from './site-keys.ts';
 
 /** How long signatures are good for. Both sites of a relation should have the same. */
 export interface SignatureTimes {
@@ -110,8 +110,8 @@ export class RequestGate {
     this.#times = times;
   }
 
-  /** @throws RequestRefused */
-  check(relation: string, head: RequestHead, body: Uint8Array): void {
+  /** `use` is that of the endpoint which method and path name; both are signed. @throws RequestRefused */
+  check(relation: string, head: RequestHead, body: Uint8Array, use: KeyUse): void {
     if (head.relation !== relation) throw new RequestRefused('relation-mismatch');
     if (!digestMatches(head.contentDigest, body)) throw new RequestRefused('digest-mismatch');
     const parsed = parseRequestSignature(head);
@@ -119,7 +119,8 @@ export class RequestGate {
     const nowS = Math.floor(this.#clock.wallUs() / 1_000_000);
     const problem = timesProblem(parsed.parameters, this.#times, nowS);
     if (problem !== undefined) throw new RequestRefused(problem);
-    const key = this.#keys.verificationKeyOf(relation, parsed.parameters.keyId, head.certificate);
+    const { keyId } = parsed.parameters;
+    const key = this.#keys.verificationKeyOf(relation, keyId, head.certificate, use);
     if (key === undefined) throw new RequestRefused('unknown-key');
     const signed = { ...head, contentDigest: contentDigestOf(body) };
     if (!requestVerifies(signed, parsed, key)) throw new RequestRefused('signature-invalid');

@@ -19,6 +19,7 @@ export const revocationEndpoint = {
     lists: listsSchema,
   }),
   isIdempotent: true,
+  keyUse: 'lists',
 } as const satisfies Endpoint;
 
 /** Answers {@link revocationEndpoint}. */

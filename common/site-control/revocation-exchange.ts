@@ -5,6 +5,8 @@ import type { Cancel, Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { OperatingError } from '../runtime/operating-error.ts';
 import type { Service } from '../runtime/service.ts';
+import { TokenBucket, type Quota } from '../runtime/token-bucket.ts';
+import { RequestRefused } from './control-code.ts';
 import type { BoundEndpoint } from './endpoint.ts';
 import { revocationEndpoint, serveRevocationLists } from './revocation-endpoint.ts';
 import type { SiteControlClient } from './site-control-client.ts';
@@ -15,11 +17,14 @@ export interface RevocationExchangeOptions {
   readonly checkIntervalMs: number;
   /** How often the neighbours are asked for theirs, and how long after a failure they are asked again, ms. */
   readonly exchangeIntervalMs: number;
+  /** How often one neighbour may bring lists. */
+  readonly quota: Quota;
 }
 
 export const revocationExchangeDefaults = {
   checkIntervalMs: 2_000,
   exchangeIntervalMs: 60_000,
+  quota: { burst: 3, perSecond: 0.1 },
 } as const;
 
 /** From the acceptance of a list to its effect, ms. */
@@ -42,10 +47,13 @@ export class RevocationExchange implements Service {
     readonly clock: Clock;
     readonly log: Log;
     readonly clients: ReadonlyMap<string, SiteControlClient>;
-    readonly onAccepted: () => void;
+    readonly reload: () => Promise<void>;
   };
   readonly #options: RevocationExchangeOptions;
   readonly #exchanged = new Map<string, Exchanged>();
+  /** By relation. */
+  readonly #buckets = new Map<string, TokenBucket>();
+  #handedOut: string | undefined;
   readonly #stopping = new AbortController();
   #cancel: Cancel = () => {};
   #round: Promise<void> | undefined;
@@ -56,15 +64,18 @@ export class RevocationExchange implements Service {
       readonly log: Log;
       /** By relation. */
       readonly clients: ReadonlyMap<string, SiteControlClient>;
-      /** After a list of a neighbour was written, so that nobody waits for the next look at the files. */
-      readonly onAccepted: () => void;
+      /** Takes up what changed in the site's files, so that nobody waits for the next look at them. Never rejects. */
+      readonly reload: () => Promise<void>;
     },
     options: RevocationExchangeOptions,
   ) {
     this.#deps = deps;
     this.#options = options;
     this.endpoint = serveRevocationLists({
-      accept: (relation, lists) => this.#accept(relation, lists),
+      accept: (relation, lists) => {
+        this.#refuseBeyondQuota(relation);
+        return this.#accept(relation, lists);
+      },
       lists: () => this.#ownLists(),
     });
   }
@@ -115,23 +126,36 @@ export class RevocationExchange implements Service {
     }
   }
 
+  /** Each new list costs verifications and a look at all files, for which the quota of requests is far too much. */
+  #refuseBeyondQuota(relation: string): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const bucket = this.#buckets.get(relation) ?? new TokenBucket(this.#options.quota, nowMs);
+    this.#buckets.set(relation, bucket);
+    if (!bucket.take(nowMs)) throw new RequestRefused('rate-limited');
+  }
+
   async #accept(relation: string, lists: string): Promise<boolean> {
-    const { clock, log, onAccepted } = this.#deps;
+    const { clock, log, reload } = this.#deps;
     try {
-      await acceptRevocationLists(clock, this.#options.siteDirectory, relation, lists);
+      const { siteDirectory } = this.#options;
+      if (!(await acceptRevocationLists(clock, siteDirectory, relation, lists))) return true;
     } catch (error) {
       if (!(error instanceof IdentityError) || error.code !== 'revocations-refused') throw error;
       log.warn('neighbour-revocation-lists-refused', { relation });
       return false;
     }
     // Later: it may cut the connection that this request came on, and the answer must be out by then.
-    clock.after(answerGraceMs, onAccepted);
+    clock.after(answerGraceMs, () => void reload());
     return true;
   }
 
   async #ownLists(): Promise<string> {
     const { revocationList } = siteFiles(this.#options.siteDirectory);
-    return (await readTextIfThere(revocationList)) ?? '';
+    const lists = (await readTextIfThere(revocationList)) ?? '';
+    // Before a neighbour hears that a key of ours is revoked, we use the one that was made in its place.
+    if (lists !== this.#handedOut) await this.#deps.reload();
+    this.#handedOut = lists;
+    return lists;
   }
 }
 

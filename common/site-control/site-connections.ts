@@ -4,9 +4,9 @@ import type { TLSSocket } from 'node:tls';
 import type { TlsIdentity } from '../identity/tls-identity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { TokenBucket, type Quota } from '../runtime/token-bucket.ts';
+import { NeighbourQuota, type RequestQuota } from './neighbour-quota.ts';
 
-export interface ConnectionBounds {
+export interface ConnectionBounds extends RequestQuota {
   /** Connections of one relation; one more is closed. */
   readonly connectionsPerRelationMax: number;
   /** Connections whose handshake is not over, in all and from one address; one more is closed. */
@@ -14,19 +14,15 @@ export interface ConnectionBounds {
   readonly handshakesPerAddressMax: number;
   /** An older connection ends with its next answer, so that certificates are looked at again. */
   readonly connectionAgeMaxMs: number;
-  /** Requests of one relation, over all its connections. */
-  readonly quota: Quota;
 }
 
 /** What is known of one neighbour's connections. */
 export interface Neighbour {
   readonly relation: string;
   readonly sockets: Set<TLSSocket>;
-  readonly bucket: TokenBucket;
+  readonly quota: NeighbourQuota;
   /** Requests that are being read or handled. */
   inFlight: number;
-  /** Whether the last request was beyond the quota; the audit log gets the first of them only. */
-  isOverQuota: boolean;
 }
 
 interface Connection {
@@ -65,7 +61,12 @@ export class SiteConnections {
 
   /** A TCP connection, before anything is known of its peer. */
   acceptHandshake(socket: Socket): void {
-    const address = socket.remoteAddress ?? '';
+    const address = socket.remoteAddress;
+    if (address === undefined) {
+      // Reset already: its end was told before anyone could listen, and a slot would never be given back.
+      socket.destroy();
+      return;
+    }
     const ofAddress = this.#handshakes.get(address) ?? 0;
     const { handshakesMax, handshakesPerAddressMax } = this.#bounds;
     if (this.#handshakeCount >= handshakesMax || ofAddress >= handshakesPerAddressMax) {
@@ -142,9 +143,8 @@ export class SiteConnections {
     const neighbour: Neighbour = {
       relation,
       sockets: new Set(),
-      bucket: new TokenBucket(this.#bounds.quota, this.#clock.monotonicMs()),
+      quota: new NeighbourQuota(this.#bounds, this.#clock.monotonicMs()),
       inFlight: 0,
-      isOverQuota: false,
     };
     this.#neighbours.set(relation, neighbour);
     return neighbour;

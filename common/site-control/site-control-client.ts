@@ -30,7 +30,7 @@ import {
   unknownAnswer,
   untrusted,
 } from './site-control-error.ts';
-import { certificateFields, certificateIn, type SiteKeys } from './site-keys.ts';
+import { certificateFields, certificateIn, type KeyUse, type SiteKeys } from './site-keys.ts';
 import { secureContextOf } from './tls-options.ts';
 
 export interface SiteControlClientOptions {
@@ -178,7 +178,7 @@ export class SiteControlClient implements Service {
     const headers = this.#signedHeaders(endpoint, payload, idempotencyKey);
     const received = await this.#send(endpoint, headers, payload, signal);
     const isOk = received.status === 200;
-    if (!this.#isVerified(received, headers.signature)) {
+    if (!this.#isVerified(received, headers.signature, endpoint.keyUse ?? 'signing')) {
       // A neighbour that is flooded has no time to sign; it is believed as far as to ask again later.
       if (received.status === statusOf('rate-limited')) throw refusalBy(relation, 'rate-limited');
       throw new SiteControlError(
@@ -310,16 +310,12 @@ export class SiteControlClient implements Service {
    * The times of an answer's signature are not looked at: it covers that of our request, so it can't be older. With a clock
    * that is wrong we so learn from the neighbour that it is.
    */
-  #isVerified(received: Received, requestSignature: string): boolean {
+  #isVerified(received: Received, requestSignature: string, use: KeyUse): boolean {
     const { keys } = this.#dependencies;
     const { relation } = this.#options;
     const { headers, body, status } = received;
-    const fields = {
-      contentDigest: headers['content-digest'],
-      signatureInput: headers['signature-input'],
-      signature: headers['signature'],
-    };
-    const { contentDigest, signatureInput, signature } = fields;
+    const { 'content-digest': contentDigest, 'signature-input': signatureInput } = headers;
+    const { signature } = headers;
     if (
       typeof contentDigest !== 'string' ||
       typeof signatureInput !== 'string' ||
@@ -330,7 +326,8 @@ export class SiteControlClient implements Service {
     }
     const parsed = parseAnswerSignature({ signatureInput, signature });
     if (parsed === undefined) return false;
-    const key = keys.verificationKeyOf(relation, parsed.parameters.keyId, received.certificate);
+    const { keyId } = parsed.parameters;
+    const key = keys.verificationKeyOf(relation, keyId, received.certificate, use);
     return (
       key !== undefined && answerVerifies({ status, contentDigest, requestSignature }, parsed, key)
     );

@@ -17,7 +17,7 @@ import type { BoundEndpoint } from './endpoint.ts';
 import { Exchange, readBody } from './exchange.ts';
 import { contentDigestOf, isSignatureField, signAnswer } from './message-signature.ts';
 import type { ReplayStore } from './replay-store.ts';
-import { readHead, RequestGate, type RequestHead, type SignatureTimes } from './request-gate.ts';
+import { readHead, RequestGate, type SignatureTimes } from './request-gate.ts';
 import { SiteConnections, type ConnectionBounds, type Neighbour } from './site-connections.ts';
 import { certificateFields, type SiteKeys } from './site-keys.ts';
 import { secureContextOf } from './tls-options.ts';
@@ -55,6 +55,7 @@ export const siteControlServerDefault: Omit<SiteControlServerOptions, 'host' | '
   handshakesPerAddressMax: 32,
   connectionAgeMaxMs: 3_600_000,
   quota: { burst: 50, perSecond: 20 },
+  requestsPerHourMax: 3_600,
   handshakeTimeoutMs: 5_000,
   headTimeoutMs: 5_000,
   requestTimeoutMs: 15_000,
@@ -213,28 +214,28 @@ export class SiteControlServer implements Service {
     }
   }
 
-  #isWithinQuota(neighbour: Neighbour): boolean {
-    const isWithin =
-      neighbour.bucket.take(this.#dependencies.clock.monotonicMs()) &&
-      neighbour.inFlight < this.#options.inFlightPerRelationMax;
+  #isWithinQuota({ relation, quota, inFlight }: Neighbour): boolean {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    const isWithin = quota.take(nowMs) && inFlight < this.#options.inFlightPerRelationMax;
     if (!isWithin) {
       this.#counters.dropped += 1;
-      if (!neighbour.isOverQuota) this.#noteOverQuota(neighbour.relation);
+      quota.countRefusal();
     }
-    neighbour.isOverQuota = !isWithin;
+    const refusedCount = quota.takeNote(nowMs);
+    if (refusedCount > 0) this.#noteRefusals(relation, refusedCount);
     return isWithin;
   }
 
-  /** Once for each time that a neighbour goes over: a flood must not fill the audit log. */
-  #noteOverQuota(relation: string): void {
+  /** One entry for many: a flood must not fill the audit log. */
+  #noteRefusals(relation: string, refusedCount: number): void {
     const { log, audit } = this.#dependencies;
-    log.warn('site-control-quota-exceeded', { relation });
+    log.warn('site-control-quota-exceeded', { relation, refusedCount });
     try {
       audit.append({
         relation,
         direction: 'in',
         action: 'request',
-        object: '',
+        object: `${refusedCount} refused`,
         outcome: 'rate-limited',
         requestDigest: null,
       });
@@ -301,16 +302,16 @@ export class SiteControlServer implements Service {
     exchange.bodyDigest = createHash('sha256').update(body).digest('hex');
     const head = readHead(request);
     exchange.requestSignature = isSignatureField(head.signature) ? head.signature : undefined;
-    this.#gate.check(relation, head, body);
-    if (this.#isStopping) throw new RequestRefused('unavailable');
     const action = `${head.method} ${head.path}`;
     const endpoint = this.#endpoints.get(action);
+    this.#gate.check(relation, head, body, endpoint?.keyUse ?? 'signing');
+    if (this.#isStopping) throw new RequestRefused('unavailable');
     if (endpoint === undefined) throw new RequestRefused('not-found');
     exchange.action = action;
     const prepared = endpoint.prepare(body);
     exchange.object = prepared.object;
     const handled = await this.#withinTime(response, (signal) =>
-      prepared.run(relation, contextOf(head, signal)),
+      prepared.run(relation, { idempotencyKey: head.idempotencyKey, signal }),
     );
     return { status: 200, document: handled.answer, outcome: handled.outcome };
   }
@@ -398,8 +399,4 @@ interface Answer {
   readonly status: number;
   readonly document: unknown;
   readonly outcome: string;
-}
-
-function contextOf(head: RequestHead, signal: AbortSignal) {
-  return { idempotencyKey: head.idempotencyKey, signal };
 }

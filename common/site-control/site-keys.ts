@@ -1,6 +1,8 @@
 import assert from 'node:assert';
 import { createHash, createPublicKey, sign, verify, type KeyObject } from 'node:crypto';
 
+import type { CertificateUse } from '../identity/tls-identity.ts';
+
 /** Names of RFC 9421 section 6.2.2 for the two kinds of keys that sites sign requests with. */
 export type SignatureAlgorithm = 'ed25519' | 'ecdsa-p256-sha256';
 
@@ -19,8 +21,12 @@ export interface SiteKeys {
     relation: string,
     keyId: string,
     certificate: string | undefined,
+    use: KeyUse,
   ): KeyObject | undefined;
 }
+
+/** What a signature is under: an ordinary request or answer, or one that carries revocation lists. */
+export type KeyUse = Extract<CertificateUse, 'signing' | 'lists'>;
 
 /** Carries {@link SiteKeys.signingCertificate} in requests and answers. */
 export const certificateField = 'isobar-certificate';

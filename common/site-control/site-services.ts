@@ -5,7 +5,6 @@ import { AuditLog, auditLogDefault } from '../audit/audit-log.ts';
 import type { SiteIdentity } from '../identity/site-identity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import { makeDirectory } from '../runtime/make-directory.ts';
 import type { Random } from '../runtime/random.ts';
 import { ServiceGroup, type Service } from '../runtime/service.ts';
 import { CertifiedSiteKeys } from './certified-keys.ts';
@@ -18,8 +17,9 @@ import { SiteControlServer, siteControlServerDefault } from './site-control-serv
 import { serveSite } from './site-endpoint.ts';
 
 export interface SiteServicesOptions {
+  /** Gets `control-nonces.db`, which all processes of the site share. */
   readonly siteDirectory: string;
-  /** Gets `audit/` and `control-nonces.db`. */
+  /** Gets `audit/`. */
   readonly dataDirectory: string;
   /** Where neighbours ask us; undefined: nowhere. */
   readonly listen: { readonly host: string; readonly port: number } | undefined;
@@ -74,13 +74,13 @@ function buildSiteServices(
     }),
   );
   const exchange = new RevocationExchange(
-    { clock, log, clients, onAccepted: () => void identity.reload() },
+    { clock, log, clients, reload: () => identity.reload() },
     { ...revocationExchangeDefaults, siteDirectory },
   );
   const replays = new ReplayStore(
     { clock, log },
     {
-      path: join(dataDirectory, 'control-nonces.db'),
+      path: join(siteDirectory, 'control-nonces.db'),
       skewMaxS: times.skewMaxS,
       noncesPerRelationMax,
       bootId: readBootId(),
@@ -102,7 +102,7 @@ function buildSiteServices(
         );
   const service = new ServiceGroup('site-services', [
     audit,
-    ...(server === undefined ? [] : [replayService(replays, dataDirectory), server]),
+    ...(server === undefined ? [] : [replayService(replays), server]),
     ...clients.values(),
     exchange,
   ]);
@@ -129,11 +129,10 @@ export function siteServicesOf(
   return buildSiteServices({ ...others, site }, { ...options, siteDirectory }, endpoints);
 }
 
-function replayService(replays: ReplayStore, dataDirectory: string): Service {
+function replayService(replays: ReplayStore): Service {
   return {
     name: 'replay-store',
     start: () => {
-      makeDirectory(dataDirectory, 0o700);
       replays.open();
       return Promise.resolve();
     },

@@ -76,7 +76,7 @@ export function openDatabase(path: string, options: OpenDatabaseOptions = {}): D
 }
 
 /** Makes an empty file, which SQLite takes for a new database and whose mode it gives to the files beside it. */
-function createPrivately(path: string): void {
+export function createPrivately(path: string): void {
   let descriptor: number;
   try {
     descriptor = openSync(path, 'wx', privateMode);

@@ -159,7 +159,7 @@ describe('mutual TLS between neighbours', () => {
   ])('%s is refused', async (_title, offsetMs) => {
     const { broker, c, consumer } = await relation();
     const otherTime = new ManualClock(clock.wallUs() + offsetMs * 1_000);
-    await new SiteAuthority({ clock: otherTime }, c).rotateLeaf();
+    await new SiteAuthority({ clock: otherTime }, c).rotate('leaf');
     await consumer.reload();
     const { cert, key } = consumer.material();
     await handshake(broker, { cert, key });
@@ -226,7 +226,7 @@ describe('trust that changes under way', () => {
     await eventually(() => client.isConnected, { timeoutMs });
     const before = consumer.material();
 
-    await new SiteAuthority({ clock }, c).revokeLeaf();
+    await new SiteAuthority({ clock }, c).revoke('leaf');
     const lists = readFileSync(siteFiles(c).revocationList, 'utf8');
     await acceptRevocationLists(clock, p, 'p-c', lists);
     await producer.reload();

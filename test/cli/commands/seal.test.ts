@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { afterAll, describe, expect, test } from 'vitest';
@@ -42,6 +42,19 @@ describe('isobar seal', () => {
     writeFileSync(sealed, opensslEncrypt(content, [primary]));
     await runIsobar(['unseal', '--key', primary.keyPath, sealed, '-o', opened]);
     expect(readFileSync(opened)).toEqual(content);
+  });
+
+  test('what unseal writes is for its owner alone, in a new file and in one that was there', async () => {
+    const sealed = join(directory.path, 'sealed-once');
+    writeFileSync(sealed, opensslEncrypt(content, [primary]));
+    const [anew, before] = [join(directory.path, 'anew'), join(directory.path, 'before')];
+    writeFileSync(before, 'what was there', { mode: 0o644 });
+    for (const opened of [anew, before]) {
+      const unseal = ['unseal', '--key', primary.keyPath, sealed, '-o', opened];
+      expect(await runIsobar(unseal)).toMatchObject({ exitCode: 0 });
+      expect(readFileSync(opened)).toEqual(content);
+      expect((statSync(opened).mode & 0o777).toString(8)).toBe('600');
+    }
   });
 
   test('says what is wrong: a binary on a terminal, no reader, a wrong key, a file that is none', async () => {

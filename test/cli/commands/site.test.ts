@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -77,8 +78,10 @@ describe('isobar site', () => {
       'authority.crt': '644',
       'authority.key': '600',
       'crl.pem': '644',
+      'issued.json': '644',
       'leaf.crt': '644',
       'leaf.key': '600',
+      'lock.db': '600',
       'signing.crt': '644',
       'signing.key': '600',
     });
@@ -177,6 +180,23 @@ describe('isobar site', () => {
     );
   });
 
+  test('status warns of each authority that a neighbour may still issue from, not of the latest alone', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-a', 'site-b', 'consumer');
+    const nowUs = Date.now() * 1_000;
+    const nearEnd = new ManualClock(nowUs + 3_600 * dayUs);
+    const site = ['--site', at('site-b')];
+    await runIsobar(['site', 'rotate', 'authority', ...site], { clock: nearEnd });
+    await trusted('site-a', 'site-b', 'consumer');
+    const ofB = async (days: number) => {
+      const { status } = await statusOf('site-a', new ManualClock(nowUs + days * dayUs));
+      return status.warnings.filter((warning) => /authority of site-b/.test(warning));
+    };
+    expect(await ofB(3_600)).toEqual([expect.stringContaining('expires in 49 days')]);
+    // Nobody can issue from it any more, and the next one is there.
+    expect(await ofB(3_651)).toEqual([]);
+  });
+
   test('an authority rotates: prepared, trusted beside the old one, activated, the old one withdrawn', async () => {
     await made('site-a', 'site-b');
     await trusted('site-b', 'site-a', 'producer');
@@ -224,6 +244,35 @@ describe('isobar site', () => {
     expect(refused.exitCode).toBe(1);
   });
 
+  test('the signing certificate is rotated and revoked alone, and an earlier one by its serial', async () => {
+    await made('site-a');
+    const site = ['--site', at('site-a')];
+    const read = (stem: string) => readFileSync(join(at('site-a'), 'identity', `${stem}.crt`));
+    const { serialNumber } = new X509Certificate(read('signing'));
+    const leaf = read('leaf');
+    expect((await runIsobar(['site', 'rotate', 'signing', ...site])).exitCode).toBe(0);
+    const rotated = new X509Certificate(read('signing'));
+    expect(rotated.serialNumber).not.toBe(serialNumber);
+    expect((await runIsobar(['site', 'revoke', '--signing', ...site])).exitCode).toBe(0);
+    expect(new X509Certificate(read('signing')).serialNumber).not.toBe(rotated.serialNumber);
+    expect((await runIsobar(['site', 'revoke', '--serial', serialNumber, ...site])).exitCode).toBe(
+      0,
+    );
+    expect(read('leaf')).toEqual(leaf);
+    expect((await statusOf('site-a')).status).toMatchObject({
+      revocationList: { revokedCount: 2 },
+    });
+    const unknown = await runIsobar(['site', 'revoke', '--serial', '4f', ...site]);
+    expect(unknown.exitCode).toBe(1);
+    for (const wrong of [
+      ['--serial', 'xyz'],
+      ['--leaf', '--signing'],
+      ['a-b', '--leaf'],
+    ]) {
+      expect((await runIsobar(['site', 'revoke', ...wrong, ...site])).exitCode).toBe(2);
+    }
+  });
+
   test('revoke removes a neighbour; without a word it is a wrong usage', async () => {
     await made('site-a', 'site-b');
     await trusted('site-b', 'site-a', 'producer');
@@ -253,6 +302,7 @@ describe('isobar site', () => {
     expect((await runIsobar(['__complete', '--', 'site', 'rotate', ''])).lines).toEqual([
       'authority',
       'leaf',
+      'signing',
     ]);
   });
 });

@@ -58,7 +58,8 @@ describe('the audit log of a killed process', () => {
     const next = await writeUntilKilled(directory.path, 'after-write', '3');
     expect(next).toBe(verdict.head.seq + 2);
     const after = await verifyAudit(directory.path);
-    expect(after).toMatchObject({ finding: undefined, notes: [] });
+    expect(after.finding).toBeUndefined();
+    expect(after.notes.filter(({ action }) => action !== 'audit.begun')).toEqual([]);
   });
 
   test('is whole after kill -9 at any time, again and again', async () => {
@@ -103,9 +104,9 @@ describe('isobar audit', () => {
     const all = await isobar('audit', 'show', '--data-dir', directory.path);
     expect(all).toMatchObject({ exitCode: 0, stderr: '' });
     expect(all.stdout).toContain(
-      '2023-11-14T22:13:20.000Z  1  -> a-c  POST /v1/subscriptions  subscribed  standing all\n',
+      '2023-11-14T22:13:20.000Z  2  -> a-c  POST /v1/subscriptions  subscribed  standing all\n',
     );
-    expect(all.stdout.trimEnd().split('\n')).toHaveLength(4);
+    expect(all.stdout.trimEnd().split('\n')).toHaveLength(5);
     const some = await isobar(
       'audit',
       'show',
@@ -121,7 +122,7 @@ describe('isobar audit', () => {
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line) as object);
-    expect(entries).toMatchObject([{ seq: 4, relation: 'a-b', direction: 'in' }]);
+    expect(entries).toMatchObject([{ seq: 5, relation: 'a-b', direction: 'in' }]);
     const [file] = listAuditFiles(join(directory.path, 'audit'));
     expect(readFileSync(file?.path ?? '', 'utf8')).toContain(some.stdout);
   });
@@ -131,7 +132,8 @@ describe('isobar audit', () => {
     const head = await writeLog(directory.path, 100);
     const whole = await isobar('audit', 'verify', '--directory', directory.path);
     expect(whole).toMatchObject({ exitCode: 0, stderr: '' });
-    expect(whole.stdout).toContain(`head   100:${head.hash}`);
+    expect(whole.stdout).toContain(`head   101:${head.hash}`);
+    expect(whole.stdout).toContain('begun  2023-11-14T22:13:20.000Z');
     const path = listAuditFiles(directory.path)[1]?.path ?? '';
     const bytes = readFileSync(path);
     const at = bytes.indexOf('\n') + 30;
@@ -168,7 +170,7 @@ describe('isobar audit', () => {
       expected,
     );
     expect(told.exitCode).toBe(1);
-    expect(told.stdout).toContain('entries 4 to 5 are missing: the expected head is entry 5');
+    expect(told.stdout).toContain('entries 4 to 6 are missing: the expected head is entry 6');
   });
 
   test('says what to do when there is no log, or no head', async () => {
@@ -176,6 +178,9 @@ describe('isobar audit', () => {
     const missing = await isobar('audit', 'show', '--data-dir', directory.path);
     expect(missing.exitCode).toBe(1);
     expect(missing.stderr).toContain('there is no audit log in');
+    const unverified = await isobar('audit', 'verify', '--data-dir', directory.path);
+    expect(unverified.exitCode).toBe(1);
+    expect(unverified.stdout).toContain('there is no entry');
     const wrong = await isobar('audit', 'verify', '--expect-head', 'abc');
     expect(wrong.exitCode).toBe(2);
   });

@@ -52,7 +52,7 @@ async function openLog(
   return log;
 }
 
-/** A log of `count` entries that was closed in order. */
+/** A log of `count` entries, after the first one that it writes itself, that was closed in order. */
 async function writeLog(directory: string, count: number, options: Partial<AuditLogOptions> = {}) {
   const log = await openLog(directory, options);
   for (let number = 1; number <= count; number += 1) log.append(eventOf(number));
@@ -73,7 +73,7 @@ describe('AuditLog', () => {
       expect(statSync(path).mode & 0o777).toBe(0o600);
     }
     expect(await verifyAudit(directory.path)).toMatchObject({
-      entryCount: 200,
+      entryCount: 201,
       head,
       finding: undefined,
     });
@@ -104,7 +104,7 @@ describe('AuditLog', () => {
     );
     await log.stop();
     expect(await verifyAudit(directory.path)).toMatchObject({
-      entryCount: 200,
+      entryCount: 201,
       finding: undefined,
     });
   });
@@ -113,7 +113,7 @@ describe('AuditLog', () => {
     using directory = temporaryDirectory();
     const log = await openLog(directory.path, { sync: 'every-entry' });
     log.append(eventOf(1));
-    expect(readFileSync(join(directory.path, 'audit-head.json'), 'utf8')).toContain('"seq":1');
+    expect(readFileSync(join(directory.path, 'audit-head.json'), 'utf8')).toContain('"seq":2');
     await log.stop();
   });
 
@@ -126,7 +126,7 @@ describe('AuditLog', () => {
     expect(() => first.append(eventOf(3))).toThrow(/only one process may/);
     second.append(eventOf(4));
     await second.stop();
-    expect(await verifyAudit(directory.path)).toMatchObject({ entryCount: 3, finding: undefined });
+    expect(await verifyAudit(directory.path)).toMatchObject({ entryCount: 4, finding: undefined });
     await expect(first.stop()).resolves.toBeUndefined();
   });
 });
@@ -140,11 +140,11 @@ describe('a torn last line', () => {
     writeFileSync(path, line.subarray(0, tornBytes), { flag: 'a' });
     expect(await verifyAudit(directory.path)).toMatchObject({
       finding: undefined,
-      tornLine: { lineNumber: 6 },
+      tornLine: { lineNumber: 7 },
     });
     await writeLog(directory.path, 1);
     expect(await verifyAudit(directory.path)).toMatchObject({
-      entryCount: 7,
+      entryCount: 8,
       finding: undefined,
       tornLine: undefined,
     });
@@ -240,6 +240,21 @@ describe('verifyAudit', () => {
     expect((await verifyAudit(directory.path)).finding).toBeUndefined();
   });
 
+  test('a log that was removed with its noted head is found: by its absence, and by the time at which the next one begins', async () => {
+    using parent = temporaryDirectory();
+    const directory = join(parent.path, 'audit');
+    expect((await verifyAudit(directory)).finding?.problem).toContain('there is no entry');
+    await writeLog(directory, 5);
+    for (const name of readdirSync(directory)) rmSync(join(directory, name));
+    expect((await verifyAudit(directory)).finding?.problem).toContain('there is no entry');
+    const later = new ManualClock(1_800_000_000_000_000);
+    await (await openLog(directory, {}, later)).stop();
+    expect(await verifyAudit(directory)).toMatchObject({
+      finding: undefined,
+      notes: [{ seq: 1, atUs: later.wallUs(), action: 'audit.begun' }],
+    });
+  });
+
   test('a chain that someone computed anew is found by a head that was kept elsewhere', async () => {
     using directory = temporaryDirectory();
     const kept = await writeLog(directory.path, 5);
@@ -251,8 +266,8 @@ describe('verifyAudit', () => {
     await log.stop();
     expect((await verifyAudit(forged.path)).finding).toBeUndefined();
     expect((await verifyAudit(forged.path, kept)).finding).toMatchObject({
-      lineNumber: 5,
-      problem: 'entry 5 is not the one of the expected head',
+      lineNumber: 6,
+      problem: 'entry 6 is not the one of the expected head',
     });
   });
 
@@ -288,7 +303,7 @@ describe('verifyAudit', () => {
         const text = readFileSync(path, 'utf8');
         truncateSync(path, text.lastIndexOf('\n', text.length - 2) + 1);
       },
-      /entries 120 to 120 are missing: the noted head is entry 120/,
+      /entries 121 to 121 are missing: the noted head is entry 121/,
     ],
     [
       'the tail is cut off within a line',
@@ -296,7 +311,7 @@ describe('verifyAudit', () => {
         const path = files.at(-1) ?? '';
         truncateSync(path, statSync(path).size - 3);
       },
-      /entries 120 to 120 are missing/,
+      /entries 121 to 121 are missing/,
     ],
     [
       'the last file is removed',
@@ -310,7 +325,7 @@ describe('verifyAudit', () => {
       (_directory, files) => {
         for (const path of files) rmSync(path);
       },
-      /entries 1 to 120 are missing/,
+      /entries 1 to 121 are missing/,
     ],
     [
       'the noted head is removed',
@@ -340,7 +355,7 @@ describe('verifyAudit', () => {
       .join('');
     // Either it still shows, or the log itself says from now on what was found.
     expect(after.finding !== undefined || /"audit\.(?:anchor|chain-broken)"/.test(said)).toBe(true);
-    expect(head.seq).toBeGreaterThan(120);
+    expect(head.seq).toBeGreaterThan(121);
   });
 
   test('what was cut off since the head was last noted is not found: the tail of an unsynced interval', async () => {
@@ -350,7 +365,8 @@ describe('verifyAudit', () => {
     log.append(eventOf(1));
     cpSync(directory.path, copy.path, { recursive: true });
     await log.stop();
-    truncateSync(filesOf(copy.path)[0] ?? '', 0);
+    const [path = ''] = filesOf(copy.path);
+    truncateSync(path, readFileSync(path, 'utf8').indexOf('\n') + 1);
     expect(existsSync(join(copy.path, 'audit-head.json'))).toBe(true);
     expect((await verifyAudit(copy.path)).finding).toBeUndefined();
   });

@@ -11,12 +11,9 @@ import {
   createRevocationList,
   issueLeaf,
 } from '../../../common/identity/certificate-maker.ts';
-import {
-  namesOf,
-  readRevocationList,
-  type KeyedCertificate,
-} from '../../../common/identity/certificates.ts';
+import { namesOf, type KeyedCertificate } from '../../../common/identity/certificates.ts';
 import { DerError } from '../../../common/identity/der.ts';
+import { readRevocationList } from '../../../common/identity/revocation-list.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const validity = { notBeforeMs: 1_700_000_000_000, notAfterMs: 2_600_000_000_000 };

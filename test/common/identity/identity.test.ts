@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import * as fc from 'fast-check';
@@ -10,7 +10,7 @@ import {
   issueLeaf,
   issueSigningCertificate,
 } from '../../../common/identity/certificate-maker.ts';
-import { authoritySubject, readRevocationList } from '../../../common/identity/certificates.ts';
+import { authoritySubject } from '../../../common/identity/certificates.ts';
 import {
   FileTlsIdentity,
   fileTlsIdentityDefaults,
@@ -23,15 +23,17 @@ import {
 import {
   acceptRevocationLists,
   createInvitation,
+  fingerprintsToCompare,
   trustInvitation,
 } from '../../../common/identity/invitation.ts';
+import { readRevocationList } from '../../../common/identity/revocation-list.ts';
 import { defaultLifetimes, SiteAuthority } from '../../../common/identity/site-authority.ts';
-import { readPair, siteFiles } from '../../../common/identity/site-files.ts';
+import { readPair, siteFiles, splitPem } from '../../../common/identity/site-files.ts';
 import { readSiteStatus } from '../../../common/identity/site-status.ts';
 import type { Log } from '../../../common/runtime/log.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
-import { makeNeighbours, makeSite } from '../../support/sites.ts';
+import { makeNeighbours, makeSite, trustSite } from '../../support/sites.ts';
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const dayMs = 86_400_000;
@@ -149,14 +151,39 @@ describe('FileTlsIdentity', () => {
       stepDays(0.25);
       await authority.renewWhatIsDue();
       expect(atA.relationOf(derOf(siteFiles(b).certificate('leaf')))).toBe('a-b');
+      expect(atA.relationOf(derOf(siteFiles(b).certificate('signing')), 'signing')).toBe('a-b');
     }
+  });
+
+  test('a certificate that was issued for longer than they are now is replaced as if it were not', async () => {
+    const lifetimes = { ...defaultLifetimes, signingMs: 365 * dayMs };
+    const a = await makeSite(parent.path, 'site-a', { clock, lifetimes });
+    const authority = new SiteAuthority({ clock }, a);
+    stepDays(4);
+    expect(await authority.renewWhatIsDue()).not.toContain('signing');
+    stepDays(1);
+    expect(await authority.renewWhatIsDue()).toContain('signing');
+  });
+
+  test('a late list refuses signatures, but not those that bring the next one, unless it names their key', async () => {
+    const { a, b } = await sites();
+    const atA = await started(a);
+    const signing = derOf(siteFiles(b).certificate('signing'));
+    stepDays(6);
+    expect(atA.judge(signing, 'signing')).toMatchObject({ reason: 'revocation-unknown' });
+    expect(atA.judge(signing, 'lists')).toEqual({ ok: true, relation: 'a-b' });
+    expect(atA.judge(derOf(siteFiles(b).certificate('leaf')), 'lists')).toMatchObject({
+      reason: 'wrong-usage',
+    });
+    stepDays(2);
+    expect(atA.judge(signing, 'lists')).toMatchObject({ reason: 'expired' });
   });
 
   test('an unreadable revocation list refuses its neighbour; one that breaks later keeps what was revoked', async () => {
     const { a, b } = await sites();
     const list = siteFiles(a).neighbourRevocationList('a-b');
     const revoked = derOf(siteFiles(b).certificate('leaf'));
-    await new SiteAuthority({ clock }, b).revokeLeaf();
+    await new SiteAuthority({ clock }, b).revoke('leaf');
     await acceptRevocationLists(clock, a, 'a-b', read(siteFiles(b).revocationList));
     const atA = await started(a);
     expect(atA.judge(revoked, 'tls')).toMatchObject({ ok: false, reason: 'revoked' });
@@ -172,7 +199,7 @@ describe('FileTlsIdentity', () => {
     const { a, b } = await sites();
     const older = read(siteFiles(b).revocationList);
     const revoked = derOf(siteFiles(b).certificate('leaf'));
-    await new SiteAuthority({ clock }, b).revokeLeaf();
+    await new SiteAuthority({ clock }, b).revoke('leaf');
     await acceptRevocationLists(clock, a, 'a-b', read(siteFiles(b).revocationList));
     const atA = await started(a);
     await acceptRevocationLists(clock, a, 'a-b', older);
@@ -191,7 +218,7 @@ describe('FileTlsIdentity', () => {
       changeCount += 1;
     });
     const before = atA.material();
-    await new SiteAuthority({ clock }, a).rotateLeaf();
+    await new SiteAuthority({ clock }, a).rotate('leaf');
     await clock.advance(5_000);
     await atA.reload();
     expect(changeCount).toBe(1);
@@ -262,7 +289,7 @@ describe('SiteAuthority', () => {
     stepDays(0.02);
     expect(await authority.renewWhatIsDue()).toEqual(['revocation-list']);
     stepDays(4.17);
-    expect(await authority.renewWhatIsDue()).toEqual(['leaf', 'revocation-list']);
+    expect(await authority.renewWhatIsDue()).toEqual(['leaf', 'signing', 'revocation-list']);
   });
 
   test('issues a new leaf when the addresses that the site listens on change', async () => {
@@ -312,13 +339,6 @@ describe('SiteAuthority', () => {
     expect(await readPair(siteFiles(a), 'leaf')).toBeDefined();
   });
 
-  test('takes over the lock of a process that is gone', async () => {
-    const { a } = await sites();
-    // Above the largest process id there is.
-    writeFileSync(siteFiles(a).lock, '4194305');
-    expect(await new SiteAuthority({ clock }, a).renewWhatIsDue()).toEqual([]);
-  });
-
   test('ends an activation that a crash cut off between key and certificate', async () => {
     const { a } = await sites();
     const authority = new SiteAuthority({ clock }, a);
@@ -336,31 +356,52 @@ describe('SiteAuthority', () => {
     const { a } = await sites();
     const authority = new SiteAuthority({ clock }, a);
     const old = read(siteFiles(a).certificate('authority'));
-    const serial = await authority.revokeLeaf();
+    const serial = await authority.revoke('leaf');
     await authority.prepareAuthority();
     await authority.activateAuthority();
-    const listOf = async () => {
+    const listOf = () => {
       const blocks = read(siteFiles(a).revocationList).split(/(?<=END X509 CRL-----\n)/);
       const lists = blocks.map((pem) => readRevocationList(pem, old));
       return lists.find((list) => list !== undefined);
     };
-    expect((await listOf())?.serials).toEqual(new Set([serial]));
+    expect(listOf()?.serials).toEqual(new Set([serial]));
     stepDays(8);
     await authority.renewWhatIsDue();
-    expect((await listOf())?.serials).toEqual(new Set());
-  });
-
-  test('a lock that a killed process left behind, named or not, holds nobody up', async () => {
-    const { a } = await sites();
-    for (const left of ['', '999999999']) {
-      writeFileSync(siteFiles(a).lock, left);
-      expect(await new SiteAuthority({ clock }, a).renewWhatIsDue()).toEqual([]);
-      expect(existsSync(siteFiles(a).lock)).toBe(false);
-    }
+    expect(listOf()?.serials).toEqual(new Set());
   });
 });
 
 describe('what crosses between sites', () => {
+  test('what is left over of a relation gives its former neighbour no part in a new one of that name', async () => {
+    const [a, x, y] = [
+      await makeSite(parent.path, 'site-a', { clock }),
+      await makeSite(parent.path, 'site-x', { clock }),
+      await makeSite(parent.path, 'site-y', { clock }),
+    ];
+    await trustSite(clock, a, x, 'r', 'producer');
+    const { document } = siteFiles(a);
+    writeFileSync(document, JSON.stringify({ ...JSON.parse(read(document)), neighbours: [] }));
+    const again = await createInvitation(x, 'r', 'producer');
+    expect(await fingerprintsToCompare(a, again)).toHaveLength(1);
+    await trustSite(clock, a, y, 'r', 'producer');
+    const files = siteFiles(x);
+    const authority = {
+      cert: read(files.certificate('authority')),
+      key: read(files.key('authority')),
+    };
+    const nowMs = clock.wallUs() / 1_000;
+    const validity = { notBeforeMs: nowMs - 1_000, notAfterMs: nowMs + dayMs };
+    const forged = await issueLeaf(authority, { siteName: 'site-y', hosts: [] }, validity);
+    const atA = await started(a);
+    expect(atA.material().ca).toHaveLength(1);
+    expect(atA.judge(new X509Certificate(forged.cert).raw, 'tls')).toEqual({
+      ok: false,
+      reason: 'unknown-authority',
+    });
+    expect(atA.relationOf(derOf(siteFiles(y).certificate('leaf')))).toBe('r');
+    expect(splitPem(read(siteFiles(a).neighbourRevocationList('r')))).toHaveLength(1);
+  });
+
   test('an authority is pinned for one relation only', async () => {
     const { a, b } = await sites();
     const invitation = await createInvitation(b, 'other', 'consumer');

@@ -157,7 +157,7 @@ describe('key statements between neighbours', () => {
       changes += 1;
     });
     const authority = new SiteAuthority({ clock: new SystemClock() }, directories.a);
-    await authority.rotateLeaf();
+    await authority.rotate('leaf');
     await sites.a.reload();
     expect(changes).toBe(0);
     await authority.prepareAuthority();

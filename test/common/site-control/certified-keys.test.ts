@@ -57,14 +57,14 @@ describe('CertifiedSiteKeys', () => {
     const { signer, verifier } = sites;
     const keyId = keyIdOf(signer.signingKey());
     const certificate = signer.signingCertificate();
-    const key = verifier.verificationKeyOf('a-b', keyId, certificate);
+    const key = verifier.verificationKeyOf('a-b', keyId, certificate, 'signing');
     expect(key === undefined ? '' : keyIdOf(key)).toBe(keyId);
     // Another relation, another key, none, and what is no certificate.
-    expect(verifier.verificationKeyOf('a-c', keyId, certificate)).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-c', keyId, certificate, 'signing')).toBeUndefined();
     const otherId = keyIdOf(new CertifiedSiteKeys(sites.identities.c).signingKey());
-    expect(verifier.verificationKeyOf('a-b', otherId, certificate)).toBeUndefined();
-    expect(verifier.verificationKeyOf('a-b', keyId, undefined)).toBeUndefined();
-    expect(verifier.verificationKeyOf('a-b', keyId, 'AAAA')).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-b', otherId, certificate, 'signing')).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-b', keyId, undefined, 'signing')).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-b', keyId, 'AAAA', 'signing')).toBeUndefined();
   });
 
   test('a TLS certificate signs no request, and neither does who is trusted no longer', async () => {
@@ -74,12 +74,12 @@ describe('CertifiedSiteKeys', () => {
     const { cert } = sites.identities.b.material();
     const leaf = cert.replaceAll(/-----[A-Z ]+-----|\s/g, '');
     const leafKeyId = keyIdOf(new X509Certificate(cert).publicKey);
-    expect(verifier.verificationKeyOf('a-b', leafKeyId, leaf)).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-b', leafKeyId, leaf, 'signing')).toBeUndefined();
     await withdrawTrust(clock, sites.a, 'a-b');
     await sites.identities.a.reload();
     const keyId = keyIdOf(signer.signingKey());
     const certificate = signer.signingCertificate();
-    expect(verifier.verificationKeyOf('a-b', keyId, certificate)).toBeUndefined();
+    expect(verifier.verificationKeyOf('a-b', keyId, certificate, 'signing')).toBeUndefined();
   });
 
   test('more lists than a site has authorities are not even looked at', async () => {

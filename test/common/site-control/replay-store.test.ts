@@ -48,6 +48,22 @@ describe('ReplayStore', () => {
     expect(store.admit('n1', 'a-c')).toBe('fresh');
   });
 
+  test('a request to one process of a site is not fresh at another', async () => {
+    using directory = temporaryDirectory();
+    const clock = new ManualClock();
+    using first = openStore(directory.path, clock);
+    using second = openStore(directory.path, clock);
+    expect(first.admit('n1')).toBe('fresh');
+    expect(second.admit('n1')).toBe('replayed');
+    expect(second.admit('n2')).toBe('fresh');
+    expect(first.admit('n2')).toBe('replayed');
+    // What one of them removed as expired stays refused at the other when the clock is set back.
+    await clock.advance(200_000);
+    expect(first.admit('n3')).toBe('fresh');
+    clock.stepWall(-199_000_000);
+    expect(second.admit('n1', 'a-b', 1)).toBe('expired');
+  });
+
   test('a restart keeps replay protection for as long as requests are valid', async () => {
     using directory = temporaryDirectory();
     const clock = new ManualClock();

@@ -87,6 +87,31 @@ describe('bounds', () => {
     ).toMatchObject({ status: 429 });
   });
 
+  test('a flood over hours leaves the audit entries of others: what a neighbour adds to the log is bounded', async () => {
+    await using running = await startSource({
+      quota: { burst: 10_000, perSecond: 10_000 },
+      requestsPerHourMax: 30,
+      inFlightPerRelationMax: 1_000,
+    });
+    await using quiet = new ControlNeighbour(otherIdentity(), 'to-other', running.port);
+    await quiet.client.call(siteEndpoint, {});
+    await using flooding = new ControlNeighbour(primaryIdentity(), 'to-primary', running.port, {
+      retries: { initialMs: 1, maxMs: 1, attemptsMax: 1 },
+    });
+    await Promise.allSettled(
+      Array.from({ length: 200 }, () => flooding.client.call(siteEndpoint, {})),
+    );
+    await quiet.client.call(siteEndpoint, {});
+    const { events } = running.site.audit;
+    const countOf = (relation: string) =>
+      events.filter((event) => event.relation === relation).length;
+    expect([countOf('to-other'), countOf('to-primary')]).toEqual([2, 31]);
+    expect(events.find(({ outcome }) => outcome === 'rate-limited')).toMatchObject({
+      relation: 'to-primary',
+      object: '1 refused',
+    });
+  });
+
   test('a neighbour has so many connections and no more, and others still get theirs', async () => {
     await using running = await startSource({ connectionsPerRelationMax: 2 });
     using first = await RawConnection.open(primary, source, running.port);

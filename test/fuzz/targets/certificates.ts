@@ -2,7 +2,6 @@ import assert from 'node:assert';
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 
-import { readRevocationList } from '../../../common/identity/certificates.ts';
 import {
   FileTlsIdentity,
   fileTlsIdentityDefaults,
@@ -14,6 +13,7 @@ import {
   invitationSchema,
   trustInvitation,
 } from '../../../common/identity/invitation.ts';
+import { readRevocationList } from '../../../common/identity/revocation-list.ts';
 import { siteFiles } from '../../../common/identity/site-files.ts';
 import { SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
