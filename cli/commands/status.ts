@@ -309,8 +309,8 @@ async function printIntegrity(
   if (records.length === 0) return;
   const nowUs = clock.wallUs();
   const rows = records.map(({ vm, stream, epoch, finding, count, firstSeq, lastSeq, lastAtUs }) => [
-    `${vm} ${stream}`,
-    String(epoch),
+    vm === '' ? 'other VMs' : `${vm} ${stream}`,
+    epoch === 0 ? 'others' : String(epoch),
     output.style.red(finding),
     formatCount(count),
     firstSeq === lastSeq ? String(firstSeq) : `${firstSeq}-${lastSeq}`,

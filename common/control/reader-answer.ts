@@ -91,8 +91,10 @@ export const readerVmStatusSchema = z.object({
 export type ReaderVmStatus = z.output<typeof readerVmStatusSchema>;
 
 export const integrityRecordSchema = z.object({
+  /** Empty: of all VMs that are not told apart any more. */
   vm: z.string(),
   stream: z.string(),
+  /** 0: of all epochs that are not told apart any more. */
   epoch: z.int(),
   /** forged, unsigned, key-not-stated, altered, contradicting, key-contradicting, loss-unsigned, loss-forged. */
   finding: z.string(),

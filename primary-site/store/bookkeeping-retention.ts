@@ -4,7 +4,7 @@ import type { Database } from '../../common/sqlite/database.ts';
 const rowsPerPassMax = 2_000;
 /** Status frames kept of each epoch: a status stream speaks for ever, and only its newest word counts. */
 const statusFramesMax = 1_000;
-/** Epochs kept of each stream, whatever is in them; far more than a stream log keeps (256). */
+/** Epochs kept of each stream beside those with frames; far more than a stream log keeps (256). */
 const epochsMax = 4_096;
 /** Losses kept one by one; older ones remain in the totals. */
 const reportedLossesMax = 10_000;
@@ -77,9 +77,9 @@ export class BookkeepingRetention {
     const old = this.#database
       .prepare<[], { epoch_id: number }>(
         `SELECT epoch_id FROM (SELECT epoch_id,
-           row_number() OVER (PARTITION BY vm, kind ORDER BY number DESC, epoch_id DESC) AS age FROM epochs)
-         WHERE age > ${epochsMax} AND NOT EXISTS (SELECT 1 FROM frames WHERE frames.epoch_id = epoch_id)
-         LIMIT ${rowsPerPassMax}`,
+           row_number() OVER (PARTITION BY vm, kind ORDER BY epoch_id DESC) AS age FROM epochs
+           WHERE NOT EXISTS (SELECT 1 FROM frames WHERE frames.epoch_id = epochs.epoch_id))
+         WHERE age > ${epochsMax} LIMIT ${rowsPerPassMax}`,
       )
       .all();
     for (const { epoch_id: epochId } of old) {

@@ -153,4 +153,20 @@ export const primaryStoreMigrations: readonly Migration[] = [
       ${lossEvidenceTable}
     `,
   },
+  {
+    name: 'stated keys in the order of their statements, findings by age',
+    up: `
+      CREATE TABLE stated_keys (
+        key_id INTEGER PRIMARY KEY,
+        vm TEXT NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL,
+        public_key BLOB NOT NULL,
+        UNIQUE (vm, kind, number, nonce)
+      ) STRICT;
+      INSERT INTO stated_keys (vm, kind, number, nonce, public_key)
+        SELECT vm, kind, number, nonce, public_key FROM epoch_keys ORDER BY number;
+      DROP TABLE epoch_keys;
+      ALTER TABLE stated_keys RENAME TO epoch_keys;
+      CREATE INDEX integrity_by_age ON integrity (last_at_us);
+    `,
+  },
 ];
