@@ -84,6 +84,8 @@ export class EmbeddedBroker implements MqttTransport {
   readonly #neighbourPacers = new Map<string, PublishPacer>();
   readonly #localPacers = new WeakMap<object, PublishPacer>();
   readonly #clients = new Set<Client>();
+  /** Why a connection ended: Aedes goes on with the packets, and filters of a packet, that it has read already. */
+  readonly #refused = new WeakMap<object, Error>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #neighbourListener: NeighbourListener | undefined;
@@ -248,7 +250,7 @@ export class EmbeddedBroker implements MqttTransport {
         const neighbour = this.#neighbours.get(client.conn);
         // Clean sessions without a will leave nothing behind in the broker.
         if (neighbour === undefined || !packet.clean || packet.will !== undefined) {
-          done(this.#refuse('protocol', neighbour), false);
+          done(this.#refuse('protocol', client), false);
           return;
         }
         // A client id that is in use takes over its connection: no neighbour may choose one of somebody else.
@@ -262,9 +264,9 @@ export class EmbeddedBroker implements MqttTransport {
         }
         const neighbour = this.#neighbours.get(client.conn);
         if (neighbour === undefined || !mayRead(neighbour, subscription.topic)) {
-          done(this.#refuse('subscribe-not-allowed', neighbour));
+          done(this.#refuse('subscribe-not-allowed', client));
         } else if (filtersOf(client).length >= filtersPerClientMax) {
-          done(this.#refuse('protocol', neighbour));
+          done(this.#refuse('protocol', client));
         } else {
           done(null, subscription);
         }
@@ -281,9 +283,9 @@ export class EmbeddedBroker implements MqttTransport {
     if (client === null || this.#isLocal(client)) return undefined;
     const neighbour = this.#neighbours.get(client.conn);
     if (neighbour === undefined || !mayPublish(neighbour, packet.topic)) {
-      return this.#refuse('publish-not-allowed', neighbour);
+      return this.#refuse('publish-not-allowed', client);
     }
-    return packet.retain || packet.qos > 1 ? this.#refuse('protocol', neighbour) : undefined;
+    return packet.retain || packet.qos > 1 ? this.#refuse('protocol', client) : undefined;
   }
 
   #pace(client: Client | null, go: () => void): void {
@@ -307,10 +309,16 @@ export class EmbeddedBroker implements MqttTransport {
     return this.#localSockets.has(client.conn);
   }
 
-  /** The error makes Aedes close the connection. */
-  #refuse(reason: RefusalReason, neighbour: Neighbour | undefined): Error {
+  /** Ends the connection; counted and logged once for each. Aedes calls no handler further for the error. */
+  #refuse(reason: RefusalReason, { conn }: Client): Error {
+    const known = this.#refused.get(conn);
+    if (known !== undefined) return known;
+    const refusal = new Error(reason);
+    this.#refused.set(conn, refusal);
+    const neighbour = this.#neighbours.get(conn);
     this.#refusals.add(reason, neighbour === undefined ? {} : { relation: neighbour.relation });
-    return new Error(reason);
+    conn.destroy();
+    return refusal;
   }
 
   /** At the broker, which is all that QoS 1 promises, it is at once: so all messages take one way and keep their order. */

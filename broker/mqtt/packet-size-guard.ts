@@ -4,17 +4,27 @@ import type { Socket } from 'node:net';
 const lengthBits = 7;
 const lengthContinues = 0x80;
 const lengthBytesMax = 4;
+/** The kind of a packet is in the upper half of its first byte; PUBLISH alone brings a payload (2.2.1). */
+const kindShift = 4;
+const publishKind = 3;
+/** A SUBSCRIBE with the filters of a relation has some hundred bytes; each filter costs a broker time. */
+const controlPacketBytesMax = 16 * 1_024;
 
-/** Follows MQTT's framing through a byte stream and tells when a packet announces more than `packetBytesMax`. */
+/**
+ * Follows MQTT's framing through a byte stream and tells when a PUBLISH announces more than `publishBytesMax`, or any
+ * other packet more than 16 KiB.
+ */
 export class PacketSizeGuard {
-  readonly #packetBytesMax: number;
+  readonly #publishBytesMax: number;
+  /** Of the current packet. */
+  #packetBytesMax = 0;
   /** Bytes of the current packet that are still to come, without its header. */
   #bodyBytesLeft = 0;
   #lengthBytesSeen = -1;
   #length = 0;
 
-  constructor(packetBytesMax: number) {
-    this.#packetBytesMax = packetBytesMax;
+  constructor(publishBytesMax: number) {
+    this.#publishBytesMax = publishBytesMax;
   }
 
   /** False once a packet is too large or its length no length; what follows is then not to be looked at. */
@@ -29,11 +39,18 @@ export class PacketSizeGuard {
       }
       const byte = bytes[position] ?? 0;
       position += 1;
-      // The first byte of a packet says its kind only.
-      if (this.#lengthBytesSeen < 0) this.#lengthBytesSeen = 0;
+      if (this.#lengthBytesSeen < 0) this.#takeKind(byte);
       else if (!this.#takeLengthByte(byte)) return false;
     }
     return true;
+  }
+
+  #takeKind(byte: number): void {
+    const isPublish = byte >> kindShift === publishKind;
+    this.#packetBytesMax = isPublish
+      ? this.#publishBytesMax
+      : Math.min(this.#publishBytesMax, controlPacketBytesMax);
+    this.#lengthBytesSeen = 0;
   }
 
   #takeLengthByte(byte: number): boolean {
@@ -49,15 +66,15 @@ export class PacketSizeGuard {
 }
 
 /**
- * Cuts `socket` before a packet larger than `packetBytesMax` is collected in memory: the MQTT parsers have no such
- * bound. To be called before the parser listens; `onRefused` is called at most once.
+ * Cuts `socket` before a packet larger than a {@link PacketSizeGuard} accepts is collected in memory: the MQTT parsers
+ * have no such bound. To be called before the parser listens; `onRefused` is called at most once.
  */
 export function guardPacketSize(
   socket: Socket,
-  packetBytesMax: number,
+  publishBytesMax: number,
   onRefused: () => void,
 ): void {
-  const guard = new PacketSizeGuard(packetBytesMax);
+  const guard = new PacketSizeGuard(publishBytesMax);
   socket.on('data', (bytes: Uint8Array) => {
     if (socket.destroyed || guard.accepts(bytes)) return;
     onRefused();

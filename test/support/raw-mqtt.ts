@@ -5,23 +5,17 @@ import type { Socket } from 'node:net';
 export const mqttPackets = {
   connect: (clientId: string): Buffer =>
     packet(0x10, Buffer.concat([text('MQTT'), Buffer.from([4, 0b10]), uint16(0), text(clientId)])),
-  subscribe: (filter: string): Buffer =>
-    packet(0x82, Buffer.concat([uint16(1), text(filter), Buffer.from([1])])),
+  subscribe: (...filters: readonly string[]): Buffer => {
+    const entries = filters.flatMap((filter) => [text(filter), Buffer.from([1])]);
+    return packet(0x82, Buffer.concat([uint16(1), ...entries]));
+  },
   /** QoS 0. */
   publish: (topic: string, payload: Uint8Array): Buffer =>
     packet(0x30, Buffer.concat([text(topic), payload])),
 } as const;
 
-/** Writes as fast as the other end reads, until the connection ends. */
-export async function writeAll(socket: Socket, chunks: Iterable<Uint8Array>): Promise<void> {
-  const closed = once(socket, 'close');
-  for (const chunk of chunks) {
-    if (socket.destroyed) return;
-    if (!socket.write(chunk)) await Promise.race([once(socket, 'drain'), closed]);
-  }
-}
-
-function packet(header: number, body: Uint8Array): Buffer {
+/** `header`: the kind of the packet and its flags (2.2). */
+export function packet(header: number, body: Uint8Array): Buffer {
   const length: number[] = [];
   let left = body.length;
   do {
@@ -30,6 +24,15 @@ function packet(header: number, body: Uint8Array): Buffer {
     length.push(left > 0 ? digit + 128 : digit);
   } while (left > 0);
   return Buffer.concat([Buffer.from([header, ...length]), body]);
+}
+
+/** Writes as fast as the other end reads, until the connection ends. */
+export async function writeAll(socket: Socket, chunks: Iterable<Uint8Array>): Promise<void> {
+  const closed = once(socket, 'close');
+  for (const chunk of chunks) {
+    if (socket.destroyed) return;
+    if (!socket.write(chunk)) await Promise.race([once(socket, 'drain'), closed]);
+  }
 }
 
 function text(value: string): Buffer {
