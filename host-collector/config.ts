@@ -2,8 +2,10 @@ import { z } from 'zod';
 
 import { mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
 import {
-  dialSchema,
+  brokerUrlSchema,
+  isLoopbackHost,
   listenSchema,
+  problemOfDial,
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
 import { policyKindsSchema, policyVmsSchema, relationNameSchema } from '../broker/stream-policy.ts';
@@ -15,7 +17,7 @@ const relationSchema = z.strictObject({
   relation: relationNameSchema.describe(
     'Name of the relation to this neighbour; both have the same.',
   ),
-  dial: dialSchema
+  dial: brokerUrlSchema
     .optional()
     .describe("The neighbour's broker, which we dial. Default: the neighbour dials ours."),
   vms: policyVmsSchema.describe('VMs whose streams this neighbour may have: ids, or all.'),
@@ -48,15 +50,21 @@ export const hostCollectorConfigSchema = z
       .describe(
         'FULL: what was acknowledged to a guest survives a power cut. NORMAL: a crash only.',
       ),
-    mqttUrl: z
-      .url({ protocol: /^mqtts?$/ })
+    mqttUrl: brokerUrlSchema
       .optional()
-      .describe('An external broker, mqtt://HOST:PORT. Default: a broker in this process.'),
+      .describe(
+        'An external broker: mqtt://HOST:PORT on this machine; with siteDirectory also mqtts://HOST:PORT, TLS 1.3 with an authority of the system. Default: a broker in this process.',
+      ),
     mqttHost: z
       .string()
-      .min(1)
+      .refine(
+        isLoopbackHost,
+        '127.0.0.1 or ::1: neighbours come in by `listen`, with siteDirectory',
+      )
       .default('127.0.0.1')
-      .describe('Address on which the broker in this process listens; unused with mqttUrl.'),
+      .describe(
+        'Loopback address on which the broker in this process listens; unused with mqttUrl.',
+      ),
     mqttPort: z
       .int()
       .min(0)
@@ -154,7 +162,16 @@ export const hostCollectorConfigSchema = z
       .default(engineBoundsDefault.closedWindowsMax)
       .describe('Delivered windows that each specifier keeps for revisions.'),
   })
-  .superRefine(({ relations, siteDirectory, listen }, context) => {
+  .superRefine(({ relations, siteDirectory, listen, control, mqttUrl }, context) => {
+    const external = problemOf(mqttUrl, siteDirectory, true);
+    if (external !== undefined) {
+      context.addIssue({ code: 'custom', path: ['mqttUrl'], message: external });
+    }
+    for (const [key, value] of Object.entries({ listen, control })) {
+      if (value === undefined || siteDirectory !== undefined) continue;
+      const message = 'is for other machines: they need siteDirectory (`isobar site init`)';
+      context.addIssue({ code: 'custom', path: [key], message });
+    }
     if (listen !== undefined && relations.every(({ dial }) => dial !== undefined)) {
       const message = 'we dial every relation, so nobody dials us: leave it out';
       context.addIssue({ code: 'custom', path: ['listen'], message });
@@ -168,13 +185,19 @@ export const hostCollectorConfigSchema = z
         add('relation', `there is another relation ${relation}; each neighbour has one of its own`);
       }
       seen.add(relation);
-      if (siteDirectory !== undefined) continue;
-      if (dial?.startsWith('mqtts:') === true) {
-        add('dial', 'mqtts:// needs siteDirectory, which says whom to trust');
-      }
-      if (controlUrl !== undefined) {
+      const problem = problemOf(dial, siteDirectory, false);
+      if (problem !== undefined) add('dial', problem);
+      if (controlUrl !== undefined && siteDirectory === undefined) {
         add('controlUrl', 'signed requests need siteDirectory, which has the keys');
       }
     }
   });
+function problemOf(
+  url: string | undefined,
+  siteDirectory: string | undefined,
+  isExternal: boolean,
+): string | undefined {
+  return url === undefined ? undefined : problemOfDial({ url, siteDirectory, isExternal });
+}
+
 export type HostCollectorConfig = z.output<typeof hostCollectorConfigSchema>;

@@ -57,7 +57,9 @@ export function buildPrimarySite(
   const store = buildStore(config, deps);
   const { relation } = config;
   const transports = transportsOf(config, deps);
-  const transport = overrides.transport ?? transports.to(relation, config.mqttUrl);
+  const transport =
+    overrides.transport ??
+    transports.to(relation, config.mqttUrl, config.externalBroker ? 'external' : 'neighbour');
   const statements = verifierOf(transports, { ...deps, store }, relation);
   const policy = streamPolicyOf(config);
   const inspector = store.inspector(signaturesOf(config));

@@ -2,9 +2,12 @@ import { z } from 'zod';
 
 import { mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
 import {
-  isLoopback,
+  brokerUrlSchema,
+  externalBrokerSchema,
   listenSchema,
   localPortSchema,
+  problemOfDial,
+  problemOfListen,
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
 import { askSchema, policyKindsSchema, policyVmsSchema } from '../broker/stream-policy.ts';
@@ -22,11 +25,10 @@ export const primarySiteConfigSchema = z
       .string()
       .min(1)
       .describe('Unix socket that serves the HTTP API to this user and root.'),
-    mqttUrl: z
-      .string()
-      .regex(/^mqtts?:\/\/[^/]+$/, 'mqtt://HOST:PORT or mqtts://HOST:PORT')
+    mqttUrl: brokerUrlSchema
       .optional()
       .describe('The broker that the producer publishes to. Default: the producer dials ours.'),
+    externalBroker: externalBrokerSchema,
     siteDirectory: siteDirectorySchema,
     listen: listenSchema
       .optional()
@@ -107,7 +109,8 @@ export const primarySiteConfigSchema = z
         'Publish each reading as JSON under json/<vm>/...; with siteDirectory only on our own broker at localPort.',
       ),
   })
-  .superRefine(({ mqttUrl, listen, siteDirectory, control, controlUrl, ask }, context) => {
+  .superRefine((config, context) => {
+    const { mqttUrl, listen, siteDirectory, control, controlUrl, ask } = config;
     if (ask !== undefined && controlUrl === undefined) {
       const message = 'needs controlUrl, where the producer can be asked';
       context.addIssue({ code: 'custom', path: ['ask'], message });
@@ -124,16 +127,16 @@ export const primarySiteConfigSchema = z
         message: 'give the address of the broker, or `listen`, so that the producer can dial ours',
       });
     }
-    if (
-      siteDirectory !== undefined &&
-      mqttUrl?.startsWith('mqtt:') === true &&
-      !isLoopback(mqttUrl)
-    ) {
-      context.addIssue({
-        code: 'custom',
-        path: ['mqttUrl'],
-        message: 'with siteDirectory a neighbour is dialled by mqtts://HOST:PORT',
-      });
+    const isExternal = config.externalBroker;
+    const problems = {
+      mqttUrl:
+        mqttUrl === undefined
+          ? undefined
+          : problemOfDial({ url: mqttUrl, siteDirectory, isExternal }),
+      listen: listen === undefined ? undefined : problemOfListen(listen, siteDirectory),
+    };
+    for (const [key, message] of Object.entries(problems)) {
+      if (message !== undefined) context.addIssue({ code: 'custom', path: [key], message });
     }
   });
 export type PrimarySiteConfig = z.output<typeof primarySiteConfigSchema>;

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import {
   connect as connectTls,
   createSecureContext,
@@ -47,7 +47,7 @@ export interface MqttClientOptions {
   readonly reconnect: BackoffPolicy;
   /** After an attempt that was refused at once (ECONNREFUSED). */
   readonly refused: BackoffPolicy;
-  /** Mutual TLS with the neighbour of a relation: the url is `mqtts:`. Without, `mqtts:` trusts the system's authorities. */
+  /** Mutual TLS with the neighbour of a relation: the url is `mqtts:`. Without, `mqtts:` is TLS 1.3 that trusts the system's authorities. */
   readonly neighbour?: NeighbourConnection;
 }
 
@@ -276,7 +276,7 @@ export class MqttClient implements MqttTransport {
     if (neighbour !== undefined) {
       socket = connectToNeighbour(target, neighbour, this.#contextFor(neighbour));
     } else if (isTls) {
-      socket = connectTls({ ...target, servername: target.host });
+      socket = connectToExternal(target);
     } else {
       socket = connectTcp(target);
     }
@@ -358,6 +358,12 @@ function connectToNeighbour(
         ? undefined
         : new Error(`the server is not the neighbour of relation ${relation}`),
   });
+}
+
+/** SNI has names only (RFC 6066, 3); an address is compared with the certificate without it. */
+function connectToExternal(target: { readonly host: string; readonly port: number }): TLSSocket {
+  const servername = isIP(target.host) === 0 ? target.host : '';
+  return connectTls({ ...target, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3', servername });
 }
 
 /** SUBACK return codes from here on are failures (MQTT 3.1.1, 3.9.3). */

@@ -11,6 +11,7 @@ import { MqttClient, mqttClientDefaults } from './mqtt-client.ts';
 import type { MqttTransport } from './mqtt-transport.ts';
 import { neighbourListenerDefaults } from './neighbour-listener.ts';
 import type { NeighbourRole } from './neighbour-rights.ts';
+import { problemOfDial, problemOfListen } from './site-transport-config.ts';
 
 export interface SiteTransportOptions {
   /** Made by `isobar site init`. With it neighbours are met over mutual TLS only; without, on loopback only. */
@@ -24,9 +25,13 @@ export interface SiteTransportOptions {
   readonly keepaliveSeconds: number;
 }
 
+/** Whose broker is dialled: the neighbour's own, or one that belongs to neither site. */
+export type BrokerKind = 'neighbour' | 'external';
+
 /**
  * How one process of a site meets its neighbours: one broker of our own at most, and a client for each neighbour that we
- * dial. Whether mutual TLS is spoken follows from the site directory alone, so that no relation is left open by mistake.
+ * dial. With a site directory that is mutual TLS, unless the broker is named as external, so that no relation is left
+ * open by mistake.
  */
 export class SiteTransports {
   readonly broker: EmbeddedBroker | undefined;
@@ -60,27 +65,32 @@ export class SiteTransports {
     return this.#site?.identity;
   }
 
-  /** A client of the neighbour's broker, or our own broker when `url` is undefined: it dials us. */
-  to(relation: string, url: string | undefined): MqttTransport {
+  /**
+   * A client of the neighbour's broker, or of an external one; our own broker when `url` is undefined: it dials us.
+   * Configurations refuse what is asserted here (site-transport-config.ts).
+   */
+  to(relation: string, url: string | undefined, broker: BrokerKind = 'neighbour'): MqttTransport {
     if (url === undefined) {
       assert(this.broker !== undefined, `relation ${relation}: neither an address nor a broker`);
       return this.broker;
     }
-    const { keepaliveSeconds } = this.#options;
-    const isSecure = url.startsWith('mqtts:') && this.#site !== undefined;
+    const { keepaliveSeconds, siteDirectory } = this.#options;
+    const isExternal = broker === 'external';
+    const problem = problemOfDial({ url, siteDirectory, isExternal });
+    assert(problem === undefined, `relation ${relation}: ${problem}`);
     return new MqttClient(this.#deps, {
       ...mqttClientDefaults,
       url,
       keepaliveSeconds,
-      ...(isSecure
-        ? {
+      ...(this.#site === undefined || isExternal
+        ? {}
+        : {
             neighbour: {
               identity: this.#site.identity,
               relation,
               packetBytesMax: neighbourListenerDefaults.packetBytesMax,
             },
-          }
-        : {}),
+          }),
     });
   }
 
@@ -88,6 +98,8 @@ export class SiteTransports {
     const { listen, localPort, roles } = this.#options;
     if (this.#site === undefined) {
       if (listen === undefined) return undefined;
+      const problem = problemOfListen(listen, undefined);
+      assert(problem === undefined, `${listen.host} ${problem}`);
       return new EmbeddedBroker(this.#deps, { ...embeddedBrokerDefaults, ...listen });
     }
     if (listen === undefined && localPort === undefined) return undefined;

@@ -172,7 +172,7 @@ function neighbours(
   const links = config.relations.map(({ relation, direction, dial, standing, ...rest }) => ({
     relation,
     direction,
-    transport: transports.to(relation, dial),
+    transport: transports.to(relation, dial, rest.externalBroker ? 'external' : 'neighbour'),
     may: streamPolicyOf(rest),
     quotas: quotasOf(rest),
     isStanding: standing,

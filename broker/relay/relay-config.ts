@@ -5,9 +5,12 @@ import { controlSchema, controlUrlSchema } from '../../common/site-control/site-
 import { subscriptionLifeMsMax } from '../../common/site-control/subscription-endpoint.ts';
 import { mqttClientDefaults } from '../mqtt/mqtt-client.ts';
 import {
-  dialSchema,
+  brokerUrlSchema,
+  externalBrokerSchema,
   listenSchema,
   localPortSchema,
+  problemOfDial,
+  problemOfListen,
   siteDirectorySchema,
 } from '../mqtt/site-transport-config.ts';
 import { byteQuotaDefaults } from '../quota/byte-quotas.ts';
@@ -65,9 +68,10 @@ const relationSchema = z.strictObject({
   direction: z
     .enum(['upstream', 'downstream'])
     .describe('upstream: the neighbour is nearer to the VMs and sends. downstream: it receives.'),
-  dial: dialSchema
+  dial: brokerUrlSchema
     .optional()
     .describe("The neighbour's broker. Default: the neighbour dials ours."),
+  externalBroker: externalBrokerSchema,
   vms: policyVmsSchema.describe(
     'VMs whose streams this neighbour may send, or may have: ids, or all.',
   ),
@@ -173,8 +177,12 @@ export const relayConfigSchema = z
       const message = 'signed requests need siteDirectory, which has the keys';
       context.addIssue({ code: 'custom', path: ['control'], message });
     }
+    const listenProblem = listen === undefined ? undefined : problemOfListen(listen, siteDirectory);
+    if (listenProblem !== undefined) {
+      context.addIssue({ code: 'custom', path: ['listen', 'host'], message: listenProblem });
+    }
     for (const [index, relationConfig] of relations.entries()) {
-      const { relation, dial } = relationConfig;
+      const { relation, dial, externalBroker: isExternal } = relationConfig;
       for (const [key, message] of problemsOfRequests(relationConfig, { siteDirectory, control })) {
         context.addIssue({ code: 'custom', path: ['relations', index, key], message });
       }
@@ -186,11 +194,13 @@ export const relayConfigSchema = z
         });
       }
       seen.add(relation);
-      if (dial?.startsWith('mqtts:') === true && siteDirectory === undefined) {
+      const problem =
+        dial === undefined ? undefined : problemOfDial({ url: dial, siteDirectory, isExternal });
+      if (problem !== undefined) {
         context.addIssue({
           code: 'custom',
           path: ['relations', index, 'dial'],
-          message: 'mqtts:// needs siteDirectory, which says whom to trust',
+          message: problem,
         });
       }
       if (dial === undefined && listen === undefined) {

@@ -144,7 +144,7 @@ function linksOf(
   transports: SiteTransports,
 ): readonly { readonly relation: string; readonly transport: MqttTransport }[] {
   const isShared = relations.some(({ dial }) => dial === undefined);
-  const shared = isShared ? transports.to('any', mqttUrl) : undefined;
+  const shared = isShared ? transports.to('any', mqttUrl, 'external') : undefined;
   return relations.flatMap(({ relation, dial }) => {
     const transport = dial === undefined ? shared : transports.to(relation, dial);
     return transport === undefined ? [] : [{ relation, transport }];

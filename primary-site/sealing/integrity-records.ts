@@ -120,8 +120,9 @@ export class IntegrityRecords {
          first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq),
          first_at_us = min(first_at_us, excluded.first_at_us), last_at_us = max(last_at_us, excluded.last_at_us)`,
     );
-    for (const record of least)
+    for (const record of least) {
       add.run(vm === undefined ? { ...record, vm: '', kind: '' } : record);
+    }
     this.#recordCount = this.#countRecords();
   }
 

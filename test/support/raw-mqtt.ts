@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 export const mqttPackets = {
   connect: (clientId: string): Buffer =>
     packet(0x10, Buffer.concat([text('MQTT'), Buffer.from([4, 0b10]), uint16(0), text(clientId)])),
-  subscribe: (...filters: readonly string[]): Buffer => {
+  subscribe: (filters: readonly string[]): Buffer => {
     const entries = filters.flatMap((filter) => [text(filter), Buffer.from([1])]);
     return packet(0x82, Buffer.concat([uint16(1), ...entries]));
   },

@@ -163,6 +163,7 @@ export class SignedChain {
         controlSocket: join(parent, 'primary.sock'),
         siteDirectory: this.directories.primary,
         mqttUrl: `mqtt://127.0.0.1:${this.#ports.relay}`,
+        externalBroker: true,
         relation: 'b',
         jsonTopics: false,
       }),

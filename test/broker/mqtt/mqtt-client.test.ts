@@ -1,10 +1,12 @@
 import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
+import { createServer as createTlsServer } from 'node:tls';
 
 import { expect, test } from 'vitest';
 
 import { hostAndPortOf } from '../../../broker/mqtt/listen.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
+import { createAuthority } from '../../../common/identity/certificate-maker.ts';
 import { type Cancel, SystemClock } from '../../../common/runtime/clock.ts';
 import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
@@ -116,4 +118,25 @@ test('where nobody listens, the next attempt is at most 150 ms ahead: a process 
   const delaysMs = await delaysOf(`mqtt://127.0.0.1:${await freePort()}`);
   expect(delaysMs[0]).toBeLessThanOrEqual(50);
   expect(delaysMs.slice(2)).toEqual(delaysMs.slice(2).map(() => 150));
+});
+
+test('a broker of others that knows TLS 1.2 only is refused', async () => {
+  const nowMs = new SystemClock().wallUs() / 1_000;
+  const validity = { notBeforeMs: nowMs - 1_000, notAfterMs: nowMs + 3_600_000 };
+  const { cert, key } = await createAuthority('broker', validity);
+  const server = createTlsServer({ cert, key, maxVersion: 'TLSv1.2' }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  const failed = once(server, 'tlsClientError');
+  const client = new MqttClient(
+    { clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+    { ...mqttClientDefaults, url: `mqtts://127.0.0.1:${address.port}` },
+  );
+  await client.start();
+  const [error] = await failed;
+  expect(error).toMatchObject({ code: 'ERR_SSL_UNSUPPORTED_PROTOCOL' });
+  await client.stop();
+  server.close();
+  await once(server, 'close');
 });

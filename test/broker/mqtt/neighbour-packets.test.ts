@@ -63,7 +63,7 @@ describe('one packet of a neighbour', () => {
   test('a SUBSCRIBE over 16 KiB ends the connection before any of its filters is looked at', async () => {
     const { broker, socket } = await consumerOf();
     const closed = whenClosed(socket);
-    socket.write(mqttPackets.subscribe(...filters('n/p-c/down', 150_000)));
+    socket.write(mqttPackets.subscribe(filters('n/p-c/down', 150_000)));
     await closed;
     expect([broker.refusals.total, broker.refusals.count('packet-too-large')]).toEqual([1, 1]);
   });
@@ -76,7 +76,7 @@ describe('one packet of a neighbour', () => {
     async (_title, root, reason) => {
       const { broker, socket } = await consumerOf();
       const closed = whenClosed(socket);
-      socket.write(mqttPackets.subscribe(...filters(root, 800)));
+      socket.write(mqttPackets.subscribe(filters(root, 800)));
       await closed;
       expect([broker.refusals.total, broker.refusals.count(reason)]).toEqual([1, 1]);
     },

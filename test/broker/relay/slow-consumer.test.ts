@@ -117,7 +117,7 @@ async function startSlowReader(): Promise<Socket> {
     socket.destroy();
   });
   socket.write(mqttPackets.connect('slow'));
-  socket.write(mqttPackets.subscribe('n/slow/down/#'));
+  socket.write(mqttPackets.subscribe(['n/slow/down/#']));
   await eventually(() => {
     socket.write(say({ ...base, kind: 'subscribe', streams: 'all' }));
     return relay.relay.isLive('slow');

@@ -76,14 +76,15 @@ test('keys of other epochs, however far and many, replace none that frames were 
   expect(restarted.keyOf(stream, farEpoch(0))).toBeUndefined();
 });
 
+/** A place that nobody has a frame of. */
+function made(vm: string, index: number) {
+  return { stream: dataStream(vm), epoch: farEpoch(index), seq: 1 };
+}
+
 test('findings of epochs and VMs that someone makes up hide no other, and none goes uncounted', () => {
-  const made = (vm: string, index: number) => ({
-    stream: dataStream(vm),
-    epoch: farEpoch(index),
-    seq: 1,
-  });
-  for (let index = 0; index < 400; index += 1)
+  for (let index = 0; index < 400; index += 1) {
     records.note(made('flooder', index), 'unsigned', nowUs);
+  }
   for (let index = 0; index < 1_000; index += 1) {
     records.note(made(`made-up-${index}`, 0), 'unsigned', nowUs + index);
   }
