@@ -1,6 +1,7 @@
-import type { Server as NetServer } from 'node:net';
+import type { Server as NetServer, Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 
+import { OpenHandshakes, type HandshakeBounds } from '../../common/identity/open-handshakes.ts';
 import type { TlsIdentity, TlsMaterial } from '../../common/identity/tls-identity.ts';
 import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -8,14 +9,14 @@ import { listen } from './listen.ts';
 import type { Neighbour, NeighbourRole } from './neighbour-rights.ts';
 import { guardPacketSize } from './packet-size-guard.ts';
 
-export interface NeighbourListenerOptions {
+export interface NeighbourListenerOptions extends HandshakeBounds {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
   readonly identity: TlsIdentity;
   /** What the neighbour is in this relation; undefined refuses it. Asked at each connection. */
   readonly roleOf: (relation: string) => NeighbourRole | undefined;
-  /** All sockets together, those in a handshake included; more are closed at once. */
+  /** Of all neighbours together; further ones are refused. */
   readonly connectionsMax: number;
   /** Further connections of the same relation are refused. */
   readonly connectionsPerNeighbourMax: number;
@@ -27,7 +28,9 @@ export interface NeighbourListenerOptions {
 
 export const neighbourListenerDefaults = {
   port: 8_883,
-  connectionsMax: 256,
+  connectionsMax: 2_048,
+  handshakesMax: 256,
+  handshakesPerAddressMax: 32,
   connectionsPerNeighbourMax: 8,
   handshakeTimeoutMs: 5_000,
   packetBytesMax: 4 * 1_024 * 1_024,
@@ -36,6 +39,7 @@ export const neighbourListenerDefaults = {
 /** Why a connection or a packet of a neighbour was refused. */
 export type RefusalReason =
   | 'handshake-failed'
+  | 'too-many-handshakes'
   | 'unknown-peer'
   | 'no-role'
   | 'too-many-connections'
@@ -44,6 +48,9 @@ export type RefusalReason =
   | 'protocol'
   | 'publish-not-allowed'
   | 'subscribe-not-allowed';
+
+/** Connections that gave way to others come by the thousand: one line for so many. */
+const givenUpPerLine = 1_000;
 
 /** Counts and logs refusals, by reason. The log has the relation, never what was refused. */
 export class Refusals {
@@ -62,6 +69,14 @@ export class Refusals {
     this.#log.warn('neighbour-refused', { reason, ...fields });
   }
 
+  /** A handshake was given up for another one. */
+  addGivenUp(): void {
+    const reason = 'too-many-handshakes';
+    const count = this.count(reason) + 1;
+    this.#counts.set(reason, count);
+    if (count % givenUpPerLine === 1) this.#log.warn('neighbour-refused', { reason, count });
+  }
+
   count(reason: RefusalReason): number {
     return this.#counts.get(reason) ?? 0;
   }
@@ -76,6 +91,8 @@ export class Refusals {
  * during the handshake, `relationOf` then name, validity, revocation and relation. When trust changes, the secure
  * context is swapped and connections of whoever is trusted no longer are cut; all others go on.
  *
+ * Handshakes under way are bounded apart from connections (OpenHandshakes), so that strangers take no neighbour's place.
+ *
  *   TCP --handshake, timeout--> chain verified --relationOf, roleOf, maxima--> onNeighbour
  *    \------------------------------\----------------------\----refused, counted----> closed
  */
@@ -83,6 +100,7 @@ export class NeighbourListener {
   readonly #options: NeighbourListenerOptions;
   readonly #refusals: Refusals;
   readonly #onNeighbour: (socket: TLSSocket, neighbour: Neighbour) => void;
+  readonly #handshakes: OpenHandshakes;
   readonly #connections = new Map<TLSSocket, Neighbour & { readonly certificate: Uint8Array }>();
   #server: Server | undefined;
   #material: TlsMaterial | undefined;
@@ -98,6 +116,9 @@ export class NeighbourListener {
     this.#refusals = deps.refusals;
     this.#onNeighbour = deps.onNeighbour;
     this.#options = options;
+    this.#handshakes = new OpenHandshakes(options, () => {
+      this.#refusals.addGivenUp();
+    });
   }
 
   /** Where it listens; undefined while it does not. */
@@ -107,7 +128,7 @@ export class NeighbourListener {
 
   /** @throws MqttError `mqtt-listen-failed` */
   async start(): Promise<void> {
-    const { identity, host, port, connectionsMax, handshakeTimeoutMs } = this.#options;
+    const { identity, host, port, handshakeTimeoutMs } = this.#options;
     this.#material = identity.material();
     const server = createServer(
       {
@@ -121,7 +142,9 @@ export class NeighbourListener {
         this.#accept(socket);
       },
     );
-    server.maxConnections = connectionsMax;
+    server.on('connection', (socket: Socket) => {
+      this.#handshakes.begin(socket);
+    });
     server.on('tlsClientError', (error, socket) => {
       // A chain that does not verify shows as a hang-up only.
       const cause = socket.authorizationError ?? error.message;
@@ -155,7 +178,8 @@ export class NeighbourListener {
   #accept(socket: TLSSocket): void {
     // Errors of a socket that is refused below have no other listener.
     socket.on('error', () => {});
-    const { identity, roleOf, connectionsPerNeighbourMax, packetBytesMax } = this.#options;
+    this.#handshakes.end(socket);
+    const { identity, roleOf, packetBytesMax } = this.#options;
     const certificate = socket.getPeerX509Certificate()?.raw;
     const relation = certificate === undefined ? undefined : identity.relationOf(certificate);
     if (certificate === undefined || relation === undefined) {
@@ -167,8 +191,7 @@ export class NeighbourListener {
       this.#refuse(socket, 'no-role', relation);
       return;
     }
-    const open = [...this.#connections.values()].filter((each) => each.relation === relation);
-    if (open.length >= connectionsPerNeighbourMax) {
+    if (!this.#hasRoomFor(relation)) {
       this.#refuse(socket, 'too-many-connections', relation);
       return;
     }
@@ -181,6 +204,13 @@ export class NeighbourListener {
       this.#refusals.add('packet-too-large', { relation });
     });
     this.#onNeighbour(socket, neighbour);
+  }
+
+  #hasRoomFor(relation: string): boolean {
+    const { connectionsMax, connectionsPerNeighbourMax } = this.#options;
+    if (this.#connections.size >= connectionsMax) return false;
+    const own = [...this.#connections.values()].filter((each) => each.relation === relation);
+    return own.length < connectionsPerNeighbourMax;
   }
 
   #onTrustChange(): void {

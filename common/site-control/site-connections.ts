@@ -1,17 +1,15 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
+import { OpenHandshakes, type HandshakeBounds } from '../identity/open-handshakes.ts';
 import type { TlsIdentity } from '../identity/tls-identity.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { NeighbourQuota, type RequestQuota } from './neighbour-quota.ts';
 
-export interface ConnectionBounds extends RequestQuota {
+export interface ConnectionBounds extends HandshakeBounds, RequestQuota {
   /** Connections of one relation; one more is closed. */
   readonly connectionsPerRelationMax: number;
-  /** Connections whose handshake is not over, in all and from one address; one more is closed. */
-  readonly handshakesMax: number;
-  readonly handshakesPerAddressMax: number;
   /** An older connection ends with its next answer, so that certificates are looked at again. */
   readonly connectionAgeMaxMs: number;
 }
@@ -43,11 +41,7 @@ export class SiteConnections {
   readonly #connections = new Map<TLSSocket, Connection>();
   /** Kept when the last connection ends: reconnecting must not refill a quota. One for each pinned neighbour at most. */
   readonly #neighbours = new Map<string, Neighbour>();
-  /** Counts by address. */
-  readonly #handshakes = new Map<string, number>();
-  /** What to do when a handshake is over, by the peer's address and port: TCP and TLS socket have them in common. */
-  readonly #pending = new Map<string, () => void>();
-  #handshakeCount = 0;
+  readonly #handshakes: OpenHandshakes;
 
   constructor(
     dependencies: { readonly identity: TlsIdentity; readonly clock: Clock; readonly log: Log },
@@ -57,38 +51,17 @@ export class SiteConnections {
     this.#clock = dependencies.clock;
     this.#log = dependencies.log;
     this.#bounds = bounds;
+    this.#handshakes = new OpenHandshakes(bounds);
   }
 
   /** A TCP connection, before anything is known of its peer. */
   acceptHandshake(socket: Socket): void {
-    const address = socket.remoteAddress;
-    if (address === undefined) {
-      // Reset already: its end was told before anyone could listen, and a slot would never be given back.
-      socket.destroy();
-      return;
-    }
-    const ofAddress = this.#handshakes.get(address) ?? 0;
-    const { handshakesMax, handshakesPerAddressMax } = this.#bounds;
-    if (this.#handshakeCount >= handshakesMax || ofAddress >= handshakesPerAddressMax) {
-      socket.destroy();
-      return;
-    }
-    this.#handshakeCount += 1;
-    this.#handshakes.set(address, ofAddress + 1);
-    const key = addressOf(socket);
-    this.#pending.set(key, () => {
-      this.#pending.delete(key);
-      this.#handshakeCount -= 1;
-      const left = (this.#handshakes.get(address) ?? 1) - 1;
-      if (left === 0) this.#handshakes.delete(address);
-      else this.#handshakes.set(address, left);
-    });
-    socket.once('close', () => this.#pending.get(key)?.());
+    this.#handshakes.begin(socket);
   }
 
   /** A TLS connection whose certificate is verified by TLS. */
   acceptConnection(socket: TLSSocket): void {
-    this.#pending.get(addressOf(socket))?.();
+    this.#handshakes.end(socket);
     const certificate = socket.getPeerCertificate().raw;
     const relation =
       socket.authorized && certificate instanceof Uint8Array
@@ -149,8 +122,4 @@ export class SiteConnections {
     this.#neighbours.set(relation, neighbour);
     return neighbour;
   }
-}
-
-function addressOf(socket: Socket): string {
-  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
