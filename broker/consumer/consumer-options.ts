@@ -22,6 +22,8 @@ export interface ConsumerOptions {
   readonly announcedGraceMs: number;
   /** Epochs kept in memory; beyond it the oldest complete ones are read from the sink when they are announced again. */
   readonly epochsMax: number;
+  /** Runs of frames with gaps between them, for each epoch; one more is dropped and asked for when there are fewer. */
+  readonly runsPerEpochMax: number;
   /** A query that brings nothing for this long is asked again. */
   readonly queryTimeoutMs: number;
   /** How often stored watermarks go upstream at most. */
@@ -39,6 +41,7 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
   queriesMax: 4,
   announcedGraceMs: 250,
   epochsMax: 8_192,
+  runsPerEpochMax: 4_096,
   queryTimeoutMs: 5_000,
   // The producer makes them durable with its next announcement, each second: more often would only cost.
   reportIntervalMs: 500,

@@ -113,6 +113,13 @@ export class EpochState {
     return this.received.has(seq) && !this.#lost.has(seq);
   }
 
+  /** How many runs of frames with gaps between them there would be with `seq`; each costs memory and time. */
+  runsWith(seq: number): number {
+    const { received } = this;
+    const isAlone = !received.has(seq - 1) && !received.has(seq) && !received.has(seq + 1);
+    return received.ranges.length + (isAlone ? 1 : 0);
+  }
+
   /** Every frame up to here is stored or declared lost. */
   get watermark(): number {
     return this.stored.contiguousThroughSeq;

@@ -181,7 +181,7 @@ export class FrameIntake {
     const state = this.#epochs.of(stream, epoch);
     this.#counters.accepted += 1;
     const isOver = !isGranted && this.#isOverQuota(frame, state);
-    if (isOver || state.isDuplicate(seq) || this.#isFullFor(frame)) {
+    if (isOver || state.isDuplicate(seq) || this.#isTooMuch(frame, state)) {
       state.headSeq = Math.max(state.headSeq, seq);
       this.#epochs.incomplete.add(state);
       this.#counters.dropped += 1;
@@ -196,9 +196,11 @@ export class FrameIntake {
     return true;
   }
 
-  #isFullFor({ bytes }: EncodedFrame): boolean {
-    const { storingBytesMax } = this.#options;
-    return this.#storing.bytes > 0 && this.#storing.bytes + bytes.length > storingBytesMax;
+  /** Frames that come faster than the sink takes them, or that leave more gaps than are kept in mind. */
+  #isTooMuch({ header, bytes }: EncodedFrame, state: EpochState): boolean {
+    const { storingBytesMax, runsPerEpochMax } = this.#options;
+    const isFull = this.#storing.bytes + bytes.length > storingBytesMax;
+    return (isFull && this.#storing.bytes > 0) || state.runsWith(header.seq) > runsPerEpochMax;
   }
 
   /** It is late then, not lost: what is over the quota is asked for as the quota allows. */

@@ -3,6 +3,9 @@ import type { FrameSink } from '../ports.ts';
 import { epochKey } from '../stream-key.ts';
 import { EpochState } from './epoch-state.ts';
 
+/** Each announced epoch that is new makes room for itself: a message may bring hundreds. */
+const epochsLookedAtMax = 64;
+
 /**
  * What a consumer knows of each epoch: at first what the sink has of it. At most `epochsMax` are kept; a forgotten one is
  * read from the sink again when it is heard of.
@@ -46,11 +49,18 @@ export class KnownEpochs {
     for (const state of this.#epochs.values()) state.doubtLost();
   }
 
-  /** The oldest complete epoch; else the oldest of all, whose gaps the next announcement shows again. */
+  /** A complete one of the oldest epochs; else the oldest of all, whose gaps the next announcement shows again. */
   #forget(): void {
-    const epochs = [...this.#epochs];
-    const [key, state] = epochs.find(([, candidate]) => candidate.isComplete) ?? epochs[0] ?? [];
-    if (key === undefined || state === undefined) return;
+    let oldest: readonly [string, EpochState] | undefined;
+    let lookedAt = 0;
+    for (const entry of this.#epochs) {
+      oldest ??= entry;
+      if (entry[1].isComplete) oldest = entry;
+      lookedAt += 1;
+      if (entry[1].isComplete || lookedAt === epochsLookedAtMax) break;
+    }
+    if (oldest === undefined) return;
+    const [key, state] = oldest;
     this.#epochs.delete(key);
     this.incomplete.delete(state);
     this.unreported.delete(state);

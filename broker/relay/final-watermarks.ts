@@ -19,25 +19,33 @@ export class FinalWatermarks {
   readonly #cursors: LogCursors;
   readonly #reported = new Map<string, Map<string, number>>();
   readonly #onRaised: (watermark: Watermark) => void;
+  readonly #knows: (stream: StreamId, epoch: Epoch) => boolean;
 
   constructor(
     deps: {
       /** Its `mayHave` must be true for standing neighbours only. */
       readonly cursors: LogCursors;
       readonly onRaised: (watermark: Watermark) => void;
+      /** Whether the log has heard of an epoch: of others nothing is kept in mind. */
+      readonly knows: (stream: StreamId, epoch: Epoch) => boolean;
     },
     downstream: readonly DownstreamLink[],
   ) {
     this.#cursors = deps.cursors;
     this.#onRaised = deps.onRaised;
+    this.#knows = deps.knows;
     this.#standing = downstream.filter(({ isStanding }) => isStanding);
   }
 
+  /** What a neighbour says of streams that it may not have, or of epochs that nobody brought, counts for nothing. */
   note(relation: string, message: StoredMessage): void {
     if (message.by !== 'final-reader') return;
-    if (!this.#standing.some((link) => link.relation === relation)) return;
+    const link = this.#standing.find((each) => each.relation === relation);
+    if (link === undefined) return;
     for (const { stream, epoch, throughSeq } of message.watermarks) {
+      if (!policyAllows(link.may, stream)) continue;
       const reports = this.#reportsOf(stream, epoch);
+      if (reports === undefined) continue;
       const before = leastOf(reports);
       reports.set(relation, Math.max(reports.get(relation) ?? 0, throughSeq));
       const after = leastOf(reports);
@@ -55,10 +63,11 @@ export class FinalWatermarks {
     this.#reported.clear();
   }
 
-  #reportsOf(stream: StreamId, epoch: Epoch): Map<string, number> {
+  #reportsOf(stream: StreamId, epoch: Epoch): Map<string, number> | undefined {
     const key = epochKey(stream, epoch);
     const known = this.#reported.get(key);
     if (known !== undefined) return known;
+    if (!this.#knows(stream, epoch)) return undefined;
     const reports = new Map(
       this.#standing
         .filter(({ may }) => policyAllows(may, stream))

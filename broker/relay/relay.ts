@@ -116,6 +116,7 @@ export class Relay implements Service {
     this.#finals = new FinalWatermarks(
       {
         cursors: standingCursorsOf(deps, downstream, allows),
+        knows: (...place) => this.log.knows(...place),
         onRaised: (watermark) => {
           this.#reportFinal(watermark);
         },
@@ -294,8 +295,9 @@ export class Relay implements Service {
   }
 
   #prune(): boolean {
-    const { prunedFrames, lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
-    if (prunedFrames > 0) this.#forget();
+    const { lostFrames, more } = this.#endIfCorrupt(() => this.#retention.prune());
+    // Empty epochs may have been dropped though no frame was pruned.
+    this.#forget();
     if (lostFrames > 0) this.#deps.log.warn('log-frames-evicted', { frameCount: lostFrames });
     return more;
   }

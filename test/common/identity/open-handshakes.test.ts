@@ -8,6 +8,10 @@ import { eventually } from '../../support/eventually.ts';
 
 const timeoutMs = 10_000;
 
+async function closed(...sockets: readonly Socket[]): Promise<void> {
+  await eventually(() => sockets.every((socket) => socket.closed), { timeoutMs });
+}
+
 describe('OpenHandshakes', () => {
   let givenUp: number;
   let clients: Socket[];
@@ -37,7 +41,9 @@ describe('OpenHandshakes', () => {
       const socket = accepted.get(client.localPort ?? 0);
       if (socket !== undefined) handshakes.end(socket);
     };
-    close = () => server.close();
+    close = () => {
+      server.close();
+    };
   });
   afterEach(() => {
     for (const client of clients) client.destroy();
@@ -51,9 +57,6 @@ describe('OpenHandshakes', () => {
     await once(client, 'data');
     return client;
   }
-
-  const closed = (...sockets: readonly Socket[]) =>
-    eventually(() => sockets.every((socket) => socket.closed), { timeoutMs });
 
   test('of one address the oldest gives way', async () => {
     const [first] = [await from('127.0.0.2'), await from('127.0.0.2'), await from('127.0.0.2')];
