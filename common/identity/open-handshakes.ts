@@ -33,6 +33,7 @@ export class OpenHandshakes {
   begin(socket: Socket): void {
     const { remoteAddress } = socket;
     if (remoteAddress === undefined) {
+      // Reset already: its end was told before anyone could listen, and its place would never be given back.
       socket.destroy();
       return;
     }

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
@@ -81,6 +81,44 @@ describe('OpenHandshakes', () => {
     for (const each of kept) end(each);
     expect([givenUp, clients.filter((each) => each.closed).length]).toEqual([0, 0]);
   });
+});
+
+test('a connection that was reset before it is looked at takes no place among the handshakes', async () => {
+  let givenUp = 0;
+  const handshakes = new OpenHandshakes({ handshakesMax: 2, handshakesPerAddressMax: 2 }, () => {
+    givenUp += 1;
+  });
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const accepted = async (): Promise<{ peer: Socket; socket: Socket }> => {
+    const arrival = once(server, 'connection');
+    const peer = connect(port, '127.0.0.1');
+    peer.on('error', () => {});
+    const [socket] = (await arrival) as [Socket];
+    socket.on('error', () => {});
+    return { peer, socket };
+  };
+  for (let count = 0; count < 5; count += 1) {
+    const { peer, socket } = await accepted();
+    const ended = new Promise((resolve) => {
+      socket.once('close', resolve);
+    });
+    peer.resetAndDestroy();
+    socket.resume();
+    await ended;
+    expect(socket.remoteAddress).toBeUndefined();
+    handshakes.begin(socket);
+  }
+  const living = [await accepted(), await accepted()];
+  for (const { socket } of living) handshakes.begin(socket);
+  expect(givenUp).toBe(0);
+  const third = await accepted();
+  handshakes.begin(third.socket);
+  expect(living.map(({ socket }) => socket.destroyed)).toEqual([true, false]);
+  for (const { peer } of [...living, third]) peer.destroy();
+  server.close();
+  await once(server, 'close');
 });
 
 test.each([
