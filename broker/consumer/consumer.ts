@@ -327,9 +327,10 @@ export class Consumer implements Service {
     for (const { stream, epoch, fromSeq, throughSeq, reason, declaredAtUs, proof } of judged) {
       const state = this.#epochs.of(stream, epoch);
       const lost = { epoch, reason, declaredAtUs, declaredBy: relation, proof };
-      for (const gap of state.received.gaps(fromSeq, throughSeq)) {
-        this.#intake.declareLost(state, { ...lost, ...gap });
-      }
+      const gaps = state.received.gaps(fromSeq, throughSeq);
+      for (const gap of gaps) this.#intake.declareLost(state, { ...lost, ...gap });
+      // An answer as good as frames: a relay looks for what it evicted piece by piece.
+      if (gaps.length > 0) this.#queryAgain(state);
     }
   }
 

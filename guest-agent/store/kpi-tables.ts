@@ -133,9 +133,10 @@ export class KpiTables {
 
   /**
    * Replaces the registered patterns (globs over table names) by `patterns`: matching tables, and those that come later,
-   * get a temporary AFTER INSERT trigger on this connection which collects what {@link takeInserted} returns.
+   * get a temporary AFTER INSERT trigger on this connection which collects what {@link takeInserted} returns. Rows above
+   * `reportedRowId` were committed before and are announced later: they are collected here.
    */
-  watch(patterns: readonly string[]): void {
+  watch(patterns: readonly string[], reportedRowId: number): void {
     const matchers = patterns.map(compileDataPointPattern);
     for (const [index] of this.#watched.entries()) {
       this.#database.exec(`DROP TRIGGER IF EXISTS temp.${triggerName(index)}`);
@@ -144,7 +145,10 @@ export class KpiTables {
     this.#inserted = [];
     this.hasWatch = matchers.length > 0;
     this.#isWatched = (table) => matchers.some((matches) => matches(table));
-    for (const name of this.names()) this.#watchTable(name);
+    for (const name of this.names()) {
+      this.#watchTable(name);
+      if (this.#isWatched(name)) this.#collectAbove(name, reportedRowId);
+    }
   }
 
   /** The collected tables with rows up to `throughRowId`; what lies above stays collected. */
@@ -281,6 +285,14 @@ export class KpiTables {
       `INSERT INTO ${quoteIdentifier(table.name)} (${names.join(', ')})
        VALUES (${names.map(() => '?').join(', ')})`,
     );
+  }
+
+  #collectAbove(table: string, reportedRowId: number): void {
+    const rowIds = this.#database
+      .prepare<[number], number>(`SELECT row_id FROM ${quoteIdentifier(table)} WHERE row_id > ?`)
+      .pluck()
+      .all(reportedRowId);
+    this.#inserted.push(...rowIds.map((rowId) => ({ rowId, table })));
   }
 
   #watchTable(name: string): void {

@@ -158,7 +158,7 @@ export class StoreEngine {
 
   /** Replaces the registered triggers of `area` by ones on tables that match `patterns`. */
   watch(area: Area, patterns: readonly string[]): void {
-    this.#areas[area].state.tables.watch(patterns);
+    this.#areas[area].state.tables.watch(patterns, this.#reportedFrontier[area]);
   }
 
   /** Whether anyone has registered triggers on tables of `area`. */

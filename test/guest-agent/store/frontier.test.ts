@@ -26,6 +26,52 @@ const stepArbitrary = fc.oneof(
 );
 
 describe('held and published', () => {
+  test('whenever triggers are registered, every row that is published after it is announced', async () => {
+    const step = fc.oneof(
+      { weight: 9, arbitrary: stepArbitrary },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('register' as const) }) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 80 }), async (steps) => {
+        using store = new StoreFixture({ publishHoldMs: 20, newNameHoldMs: 8, overtakeGraceMs: 3 });
+        const { engine } = store;
+        const reader = new StoreReader(store.directory.path);
+        let announcedRowId: number | undefined;
+        const check = (): void => {
+          engine.tick();
+          for (const event of engine.takeEvents()) {
+            if (event.kind !== 'published' || announcedRowId === undefined) continue;
+            const limits = { rowsMax: 1_000, bytesMax: 1_000_000 };
+            const { area, throughRowId, tables } = event;
+            const range = { area, afterRowId: announcedRowId, throughRowId, ...limits };
+            const published = reader.fetch(range).rows.map(({ table }) => table);
+            // One more is a hint too many: its row was replaced before it was published.
+            expect(tables).toEqual(expect.arrayContaining(published));
+            announcedRowId = throughRowId;
+          }
+        };
+        for (const [number, each] of steps.entries()) {
+          if (each.kind === 'wait') await store.clock.advance(each.durationMs);
+          else if (each.kind === 'release') {
+            engine.apply([{ kind: 'publish', token: null, handle: each.handle }]);
+          } else if (each.kind === 'register') {
+            engine.watch('unencrypted', ['**']);
+            announcedRowId ??= engine.frontier('unencrypted');
+          } else {
+            const { publishes, holdsNewName } = each;
+            const over = { handle: each.handle, file: each.handle, publishes, holdsNewName };
+            engine.apply([saveOf(`k${each.handle}`, String(number), over)]);
+          }
+          check();
+        }
+        await store.clock.advance(1_000);
+        check();
+        reader.close();
+      }),
+      { numRuns: 60 },
+    );
+  });
+
   test('a row never becomes visible below a row_id that was already handed out', async () => {
     await fc.assert(
       fc.asyncProperty(
