@@ -74,7 +74,7 @@ export function buildHostCollector(
       ...(streams.protector === undefined ? {} : { protector: streams.protector }),
       clock,
       log,
-      mark: new StoreMark({ database, random }, join(config.dataDirectory, 'collector.mark')),
+      mark: new StoreMark({ database, random, log }, join(config.dataDirectory, 'collector.mark')),
     },
     {
       statusIntervalMs,

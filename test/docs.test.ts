@@ -122,6 +122,7 @@ describe('the documents', () => {
       'Reading with any MQTT client',
       'Upgrading',
       'A VM is silent or stuck',
+      'Clocks that are wrong',
       'Uninstalling',
     ]);
   });

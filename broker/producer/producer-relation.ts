@@ -8,7 +8,6 @@ import {
   type DownstreamMessage,
   type HeadEntry,
   type QueryMessage,
-  type StoredMessage,
   type UpstreamMessage,
 } from '../../common/wire/control-message.ts';
 import { encodeFrameBatch } from '../../common/wire/frame-batch.ts';
@@ -23,6 +22,7 @@ import { LossSender } from './loss-sender.ts';
 import type { ProducerDeps, ProducerOptions } from './producer-options.ts';
 import { RangeQueries, type QueryRefusal } from './range-queries.ts';
 import { StatementSender, type StatedEpoch } from './statement-sender.ts';
+import { ToldWatermarks } from './told-watermarks.ts';
 
 interface Session {
   readonly id: string;
@@ -55,7 +55,7 @@ export class ProducerRelation {
   readonly #topics: RelationTopics;
   readonly #live: LiveQueue;
   readonly #moved = new Map<string, { head: HeadEntry; timesLeft: number }>();
-  readonly #watermarks = new Map<string, StoredMessage>();
+  readonly #watermarks: ToldWatermarks;
   readonly #available = new AvailableRanges();
   readonly #statements: StatementSender;
   readonly #losses: LossSender;
@@ -74,6 +74,7 @@ export class ProducerRelation {
   ) {
     this.relation = relation;
     this.controlQuota = new ControlQuota(deps.clock, consumerSays);
+    this.#watermarks = new ToldWatermarks(deps, relation);
     this.#deps = deps;
     this.#options = options;
     this.#instance = instance;
@@ -148,7 +149,7 @@ export class ProducerRelation {
 
   /** Announces heads (also none: that is the sign of life) and makes watermarks durable. */
   tick(): void {
-    this.#writeWatermarks();
+    this.#watermarks.write();
     if (this.#session === undefined || !this.#deps.transport.isConnected) return;
     this.#ticks += 1;
     if (this.#ticks % completeAnnouncementEvery === 0) this.#announceAll(this.#session);
@@ -156,7 +157,7 @@ export class ProducerRelation {
   }
 
   end(): void {
-    this.#writeWatermarks();
+    this.#watermarks.write();
     this.#live.clear();
     this.#statements.clear();
     this.#endSession();
@@ -183,7 +184,8 @@ export class ProducerRelation {
         session.queries.cancel(message.request);
         return;
       case 'stored':
-        this.#noteWatermarks(message);
+        this.#deps.onStored?.(this.relation, message);
+        this.#watermarks.note(message);
         return;
       case 'unsubscribe':
         this.#unsubscribe();
@@ -256,30 +258,6 @@ export class ProducerRelation {
     } catch (cause) {
       this.#counters.failed += frames.length;
       throw cause;
-    }
-  }
-
-  #noteWatermarks(message: StoredMessage): void {
-    this.#deps.onStored?.(this.relation, message);
-    for (const watermark of message.watermarks) {
-      const key = `${message.by} ${epochKey(watermark.stream, watermark.epoch)}`;
-      this.#watermarks.set(key, { ...message, watermarks: [watermark] });
-    }
-    if (this.#watermarks.size > controlEntriesMax) this.#writeWatermarks();
-  }
-
-  /** A cursor that lags behind after a crash only keeps frames for longer, so this waits for the next tick. */
-  #writeWatermarks(): void {
-    if (this.#watermarks.size === 0) return;
-    const messages = [...this.#watermarks.values()];
-    this.#watermarks.clear();
-    for (const by of ['next-hop', 'final-reader'] as const) {
-      const watermarks = messages.filter((message) => message.by === by);
-      this.#deps.cursors.advance(
-        this.relation,
-        by,
-        watermarks.flatMap((message) => message.watermarks),
-      );
     }
   }
 

@@ -2,6 +2,7 @@ import type { Cancel } from '../../common/runtime/clock.ts';
 import type { Service } from '../../common/runtime/service.ts';
 import { StageCounters } from '../../common/runtime/stage-counters.ts';
 import type { LossClaim } from '../../common/signing/loss-declaration.ts';
+import { isDiskRefusal } from '../../common/sqlite/database.ts';
 import { decodeUpstream } from '../../common/wire/control-message.ts';
 import type { EncodedFrame } from '../../common/wire/frame.ts';
 import { relationTopics } from '../mqtt/topics.ts';
@@ -50,7 +51,11 @@ export class Producer implements Service, FrameForwarder {
     if (cancelKeyChange !== undefined) this.#cancels.push(cancelKeyChange);
     this.#cancels.push(
       clock.every(this.#options.announceIntervalMs, () => {
-        for (const relation of this.#relations) relation.tick();
+        for (const relation of this.#relations) {
+          this.#unlessDiskRefuses(relation, () => {
+            relation.tick();
+          });
+        }
       }),
     );
   }
@@ -117,6 +122,22 @@ export class Producer implements Service, FrameForwarder {
       });
       return;
     }
-    relation.onMessage(decoded.message);
+    this.#unlessDiskRefuses(relation, () => {
+      relation.onMessage(decoded.message);
+    });
+  }
+
+  /** What a disk refuses counts as not received: the next tick comes, and the consumer asks again. */
+  #unlessDiskRefuses(relation: ProducerRelation, work: () => void): void {
+    try {
+      work();
+    } catch (cause) {
+      if (!isDiskRefusal(cause)) throw cause;
+      this.counters.failAtOnce();
+      this.#deps.log.error('log-not-usable', {
+        relation: relation.relation,
+        cause: String(cause),
+      });
+    }
   }
 }

@@ -98,6 +98,23 @@ export function isDatabaseFull(error: unknown): boolean {
   return systemErrorCode(error) === 'SQLITE_FULL';
 }
 
+/**
+ * True when the disk refused, not the statement: it is full, read-only or broken, or another connection holds the lock.
+ * The same statement may succeed later.
+ */
+export function isDiskRefusal(error: unknown): boolean {
+  const code = systemErrorCode(error) ?? '';
+  return diskRefusals.some((refusal) => code.startsWith(refusal));
+}
+
+const diskRefusals = [
+  'SQLITE_FULL',
+  'SQLITE_IOERR',
+  'SQLITE_READONLY',
+  'SQLITE_CANTOPEN',
+  'SQLITE_BUSY',
+] as const;
+
 /** True when the file is damaged, or is no database at all. */
 export function isDatabaseCorrupt(error: unknown): boolean {
   if (error instanceof DatabaseError) return error.code === 'database-corrupt';

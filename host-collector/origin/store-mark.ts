@@ -2,6 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs
 
 import { z } from 'zod';
 
+import type { Log } from '../../common/runtime/log.ts';
 import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
@@ -31,14 +32,20 @@ export class StoreMark {
   readonly #random: Random;
   readonly #path: string;
   readonly #count: Statement<[]>;
+  readonly #log: Log;
   #descriptor: number | null = null;
+  #isBehind = false;
   #token = '';
   #commits = 0;
 
   /** `path`: the file, made if it is not there. */
-  constructor(deps: { readonly database: Database; readonly random: Random }, path: string) {
+  constructor(
+    deps: { readonly database: Database; readonly random: Random; readonly log: Log },
+    path: string,
+  ) {
     this.#database = deps.database;
     this.#random = deps.random;
+    this.#log = deps.log;
     this.#path = path;
     this.#count = deps.database.prepare('UPDATE collector_mark SET commits = commits + 1');
   }
@@ -76,12 +83,18 @@ export class StoreMark {
     this.#count.run();
   }
 
-  /** After its commit. */
+  /** After its commit, which stands: a disk that refuses the count leaves the file behind until the next one. */
   committed(): void {
     this.#commits += 1;
     if (this.#descriptor === null) return;
     const offset = 2 * (2 * tokenBytes + 1);
-    writeSync(this.#descriptor, commitsText(this.#commits), offset);
+    try {
+      writeSync(this.#descriptor, commitsText(this.#commits), offset);
+      this.#isBehind = false;
+    } catch (cause) {
+      if (!this.#isBehind) this.#log.warn('store-mark-behind', { cause: String(cause) });
+      this.#isBehind = true;
+    }
   }
 
   /** Makes the file durable, so that a copy of the database that was made while it was in use is an older one. */

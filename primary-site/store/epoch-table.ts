@@ -1,6 +1,6 @@
 import { EpochRanges, type RangeTables } from '../../broker/log/epoch-ranges.ts';
 import type { Database, Statement } from '../../common/sqlite/database.ts';
-import type { Epoch, Lost, Status, StreamId } from '../../common/wire/frame.ts';
+import type { EncodedFrame, Epoch, Lost, Status, StreamId } from '../../common/wire/frame.ts';
 
 const tables: RangeTables = {
   epochs: 'epochs',
@@ -11,18 +11,39 @@ const tables: RangeTables = {
   lostAtUs: 'recorded_at_us',
 };
 
+interface StatusRow {
+  readonly vm: string;
+  readonly state: string;
+  readonly watermarkUs: number | null;
+  readonly producedAtUs: number;
+  readonly epochId: number;
+  readonly epochNumber: number;
+  readonly seq: number;
+  readonly arrivedAtUs: number;
+}
+
 /** Frames' bytes, and what streams say of themselves: how epochs begin and end, heads, VM states, losses. */
 export class EpochTable {
   /** Which frames are, or ever were, here. */
   readonly ranges: EpochRanges;
   readonly #database: Database;
   readonly #insertFrame: Statement<[number, number, number, number, Uint8Array]>;
+  readonly #writeStatus: Statement<[StatusRow]>;
 
   constructor(database: Database) {
     this.#database = database;
     this.ranges = new EpochRanges(database, tables);
     this.#insertFrame = database.prepare(
       'INSERT INTO frames (epoch_id, seq, last_position, arrived_at_us, bytes) VALUES (?, ?, ?, ?, ?)',
+    );
+    this.#writeStatus = database.prepare(
+      `INSERT INTO vm_status (vm, state, watermark_us, produced_at_us, epoch_id, epoch_number, seq, arrived_at_us)
+       VALUES (@vm, @state, @watermarkUs, @producedAtUs, @epochId, @epochNumber, @seq, @arrivedAtUs)
+       ON CONFLICT DO UPDATE SET state = excluded.state, watermark_us = excluded.watermark_us,
+         produced_at_us = excluded.produced_at_us, epoch_id = excluded.epoch_id,
+         epoch_number = excluded.epoch_number, seq = excluded.seq, arrived_at_us = excluded.arrived_at_us
+       WHERE CASE WHEN excluded.epoch_id IS epoch_id THEN excluded.seq >= seq
+         ELSE excluded.epoch_number > epoch_number OR excluded.produced_at_us >= produced_at_us END`,
     );
   }
 
@@ -80,15 +101,21 @@ export class EpochTable {
       .run(reason, epochId);
   }
 
-  /** Frames can come in any order: an older status never replaces a newer one. */
-  noteStatus(vm: string, status: Status, producedAtUs: number): void {
-    this.#database
-      .prepare<[string, string, number | null, number]>(
-        `INSERT INTO vm_status VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state,
-           watermark_us = excluded.watermark_us, produced_at_us = excluded.produced_at_us
-         WHERE excluded.produced_at_us >= produced_at_us`,
-      )
-      .run(vm, status.vmState, status.watermarkUs, producedAtUs);
+  /**
+   * Frames can come in any order: an older status never replaces a newer one. Which is newer their places say within an epoch,
+   * as the source's clock may have been set back; between two epochs the higher number or else that clock.
+   */
+  noteStatus(status: Status, { header }: EncodedFrame, epochId: number, arrivedAtUs: number): void {
+    this.#writeStatus.run({
+      vm: header.stream.vm,
+      state: status.vmState,
+      watermarkUs: status.watermarkUs,
+      producedAtUs: header.producedAtUs,
+      epochId,
+      epochNumber: header.epoch.number,
+      seq: header.seq,
+      arrivedAtUs,
+    });
   }
 
   /** The status stream says how far the data stream is, so that a last frame that is lost shows as a gap. */

@@ -169,4 +169,14 @@ export const primaryStoreMigrations: readonly Migration[] = [
       CREATE INDEX integrity_by_age ON integrity (last_at_us);
     `,
   },
+  {
+    // The source's clock may be set back: within an epoch the later status is the one with the higher seq.
+    name: 'the place of the newest status in its stream, and when it arrived',
+    up: `
+      ALTER TABLE vm_status ADD COLUMN epoch_id INTEGER;
+      ALTER TABLE vm_status ADD COLUMN epoch_number INTEGER NOT NULL DEFAULT 0;
+      ALTER TABLE vm_status ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+      ALTER TABLE vm_status ADD COLUMN arrived_at_us INTEGER;
+    `,
+  },
 ];

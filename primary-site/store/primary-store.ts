@@ -344,8 +344,9 @@ export class PrimaryStore implements Service, FrameSink {
     this.#log.error('sealed-frames-dropped', { frameCount });
   }
 
-  #storeRecord(record: FrameRecord, { header }: EncodedFrame, epochId: number): void {
+  #storeRecord(record: FrameRecord, frame: EncodedFrame, epochId: number): void {
     const { epochs, writer } = this.#running;
+    const { header } = frame;
     switch (record.kind) {
       case 'delivery':
         // What intermediaries may see on the status stream is on the data stream as well.
@@ -354,7 +355,7 @@ export class PrimaryStore implements Service, FrameSink {
         this.counters.lagMs = (this.#clock.wallUs() - header.producedAtUs) / 1_000;
         return;
       case 'status':
-        epochs.noteStatus(header.stream.vm, record, header.producedAtUs);
+        epochs.noteStatus(record, frame, epochId, this.#clock.wallUs());
         if (record.head !== null && this.#options.tapsStatus !== true) {
           epochs.noteHead({ vm: header.stream.vm, kind: 'data' }, record.head);
         }

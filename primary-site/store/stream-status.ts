@@ -68,6 +68,8 @@ interface StatusRow {
   readonly state: VmState | null;
   readonly watermark_us: number | null;
   readonly produced_at_us: number | null;
+  /** By our clock; null when an earlier program stored it. */
+  readonly arrived_at_us: number | null;
   /** The last seq of the newest epoch of the status stream; null while that is open, or not here. */
   readonly closed_seq: number | null;
 }
@@ -84,15 +86,14 @@ interface EpochRow {
 export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
   const vms = database
     .prepare<[], StatusRow>(
-      `SELECT vm, state, watermark_us, produced_at_us,
+      `SELECT vm, state, watermark_us, produced_at_us, arrived_at_us,
          (SELECT closed_seq FROM epochs WHERE epochs.vm = vms.vm AND kind = 'status'
           ORDER BY number DESC, epoch_id DESC LIMIT 1) AS closed_seq
        FROM (SELECT DISTINCT vm FROM epochs) AS vms LEFT JOIN vm_status USING (vm) ORDER BY vm`,
     )
     .all();
   return vms.map((row) => {
-    const isHeard =
-      row.produced_at_us !== null && nowUs - row.produced_at_us <= statusSilenceMaxMs * 1_000;
+    const isHeard = isYoung(row, nowUs);
     return {
       vm: row.vm,
       state: stateOf(row, isHeard),
@@ -107,6 +108,19 @@ export function readVmStatuses(database: Database, nowUs: number): VmStatus[] {
         .all(row.vm),
     };
   });
+}
+
+/**
+ * By both clocks: one of the source that is ahead must hide no silence, and whoever keeps frames back must not make a VM
+ * look alive. An arrival in the future was before our clock was set back; the next status tells anew.
+ */
+function isYoung(row: StatusRow, nowUs: number): boolean {
+  if (row.produced_at_us === null || row.arrived_at_us === null) return false;
+  const silenceMaxUs = statusSilenceMaxMs * 1_000;
+  return (
+    nowUs - row.produced_at_us <= silenceMaxUs &&
+    Math.abs(nowUs - row.arrived_at_us) <= silenceMaxUs
+  );
 }
 
 function stateOf(row: StatusRow, isHeard: boolean): VmStatus['state'] {

@@ -11,11 +11,11 @@ const timeout = { timeoutMs: 60_000 };
 export const nothingWrong = { acknowledgedWithoutRow: [], missingFrames: 0 };
 
 /** Of the VM behind `agent`: every save is delivered. */
-export function chainDescriptor(agent: MountedAgent): object {
+export function chainDescriptor(agent: MountedAgent, id = 'vm1'): object {
   return {
     apiVersion: 'isobar/v1',
     kind: 'VirtualMachine',
-    id: 'vm1',
+    id,
     guest: { channel: `unix:${join(dirname(agent.mountPath), 'channel.sock')}` },
     monitoring: { specifiers: [{ id: 'kpi', dataPoints: 'kpi/**' }] },
   };
@@ -47,7 +47,7 @@ export class ChainLoad implements AsyncDisposable {
     await this.writer.stop();
     const rows = this.#agent.rows('load').map(({ column1 }) => Number(column1));
     const kept = new Set(rows);
-    await eventually(() => chain.values().length >= rows.length, timeout);
+    await this.#settled(chain, rows.length);
     const epochs = (await chain.vms()).find(({ vm }) => vm === 'vm1')?.epochs ?? [];
     return {
       rows,
@@ -55,6 +55,19 @@ export class ChainLoad implements AsyncDisposable {
       acknowledgedWithoutRow: this.writer.acknowledged.filter((value) => !kept.has(value)),
       missingFrames: epochs.reduce((sum, epoch) => sum + epoch.missingFrames + epoch.lostFrames, 0),
     };
+  }
+
+  /** Else says who does not run, and where along the chain it stopped. */
+  async #settled(chain: StreamChain, rowCount: number): Promise<void> {
+    try {
+      await eventually(() => chain.values().length >= rowCount, timeout);
+    } catch (cause) {
+      const heads = JSON.stringify(await chain.vms());
+      const dead = chain.dead().join(', ');
+      const arrivedCount = chain.values().length;
+      const message = `${arrivedCount} of ${rowCount} values are there; not running: ${dead}; the reader: ${heads}`;
+      throw new Error(message, { cause });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,6 +4,7 @@ import {
   accessSync,
   chmodSync,
   constants,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -35,6 +36,8 @@ export interface MountedAgentOptions {
   readonly dataParentPath?: string;
   /** Laid over the configuration: bounds and hold times. */
   readonly config?: Partial<GuestAgentConfigInput>;
+  /** A store to begin with, which is copied. */
+  readonly storeOf?: string;
   /** Added to the agent's environment. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -63,7 +66,7 @@ export interface MountedAgent extends AsyncDisposable {
   /** kill -9 of the process that serves the mount; its supervisor starts another. */
   kill(): Promise<void>;
   /** Stops supervisor and agent in an orderly way and starts them again on the same data and mount. */
-  restart(): Promise<void>;
+  restart(whileStopped?: () => void): Promise<void>;
 }
 
 /** Starts a supervisor and its agent as processes of their own and resolves when the mount is served. */
@@ -98,7 +101,8 @@ class AgentProcess implements MountedAgent {
     this.mountPath = join(root, 'mount');
     this.dataPath = join(root, 'data');
     mkdirSync(this.mountPath);
-    mkdirSync(this.dataPath);
+    if (options.storeOf === undefined) mkdirSync(this.dataPath);
+    else cpSync(options.storeOf, this.dataPath, { recursive: true });
   }
 
   get pid(): number {
@@ -159,8 +163,9 @@ class AgentProcess implements MountedAgent {
     await eventually(() => !isRunning(killed), { timeoutMs: stopTimeoutMs });
   }
 
-  async restart(): Promise<void> {
+  async restart(whileStopped = () => {}): Promise<void> {
     await this.#end('SIGTERM');
+    whileStopped();
     await this.start();
   }
 

@@ -26,7 +26,7 @@ const origin = new Origin({
   forwarder: { forward: () => {} },
   clock: new SystemClock(),
   log: silentLog,
-  mark: new StoreMark({ database, random: new SystemRandom() }, `${path}.mark`),
+  mark: new StoreMark({ database, random: new SystemRandom(), log: silentLog }, `${path}.mark`),
   atCrashPoint: (point) => {
     if (point !== crashPoint) return;
     passedCount += 1;

@@ -1,9 +1,13 @@
 import { writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { systemErrorCode } from '../../common/runtime/operating-error.ts';
+
 /** Saves numbers as fast as it can, or one every `pauseMs`, until it is stopped; a save that fails is no acknowledged one. */
 export class SavingWriter {
   readonly acknowledged: number[] = [];
+  /** Errors that saves ended with. */
+  readonly refused = new Set<string | undefined>();
   readonly #path: string;
   readonly #first: number;
   readonly #pauseMs: number;
@@ -30,7 +34,8 @@ export class SavingWriter {
       try {
         await writeFile(this.#path, String(value));
         this.acknowledged.push(value);
-      } catch {
+      } catch (error) {
+        this.refused.add(systemErrorCode(error));
         // The agent died under this save: the application would try the next one.
       }
       if (this.#pauseMs > 0) await delay(this.#pauseMs);

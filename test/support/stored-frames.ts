@@ -5,13 +5,20 @@ import { decodeFrame, type BodyOpener } from '../../common/wire/frame-codec.ts';
 import type { Value } from '../../common/wire/value.ts';
 import { readReaderKeys } from '../../primary-site/sealing/reader-keys.ts';
 
-/** Every frame of a reader's store, in order. */
-export function framesOf(
-  database: Database,
-): readonly { readonly vm: string; readonly kind: string; readonly bytes: Uint8Array }[] {
+/** A frame in the database of a primary site. */
+export interface StoredFrame {
+  readonly vm: string;
+  readonly kind: string;
+  /** Of its epoch. */
+  readonly number: number;
+  readonly bytes: Uint8Array;
+}
+
+/** All of them, by VM and then in the order of their places. */
+export function framesOf(database: Database): readonly StoredFrame[] {
   return database
-    .prepare<[], { vm: string; kind: string; bytes: Uint8Array }>(
-      'SELECT vm, kind, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY number, seq',
+    .prepare<[], StoredFrame>(
+      'SELECT vm, kind, number, bytes FROM frames JOIN epochs USING (epoch_id) ORDER BY vm, number, seq',
     )
     .all();
 }
@@ -33,7 +40,7 @@ export function openerOf(database: Database, keysDirectory: string): BodyOpener 
   };
 }
 
-/** Values of the raw deliveries of a frame; of a sealed one what `open` opens. */
+/** Values of the raw deliveries in a frame. */
 export function valuesOf(bytes: Uint8Array, open: BodyOpener | undefined): Value[] {
   const decoded = open === undefined ? decodeFrame(bytes) : decodeFrame(bytes, open);
   if (!decoded.ok) throw new Error('a frame that was stored can be decoded');

@@ -30,7 +30,7 @@ import type { Value } from '../../common/wire/value.ts';
 import type { VmDescriptor } from '../../common/wire/vm-descriptor.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './external-broker.ts';
-import { framesOf, openerOf, valuesOf } from './stored-frames.ts';
+import { framesOf, openerOf, valuesOf, type StoredFrame } from './stored-frames.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 import { openTranscript, type TlsTranscript } from './tls-transcript.ts';
 
@@ -57,10 +57,14 @@ export interface ChainFaults {
   readonly producerDials?: readonly ChainPart[];
   /** Keys of a part's configuration beside those that the chain needs. */
   readonly configs?: Partial<Record<ChainPart, object>>;
-  /** Whether a part that ends by itself is started again. */
-  readonly restarts?: boolean;
   /** Whether what passes through proxies is kept, with the secrets to open it: {@link StreamChain.transcripts}. */
   readonly records?: boolean;
+  /** Where a part keeps everything, when not below the directory of the chain. */
+  readonly directories?: Partial<Record<ChainPart, string>>;
+  /** What each process is started by, before our own command: another program that becomes it. */
+  readonly command?: readonly string[];
+  /** How long ago the sites were founded; only for those of their own. */
+  readonly sitesAgeMs?: number;
   /** Of a part's process, beside ours. */
   readonly environments?: Partial<Record<ChainPart, Readonly<Record<string, string>>>>;
 }
@@ -100,9 +104,9 @@ export class StreamChain implements AsyncDisposable {
   /** Registers `descriptor` once the collector answers; by then the reader does too. */
   async start(descriptor: object): Promise<void> {
     for (const [part, config] of await this.#configs()) {
-      mkdirSync(join(this.#directory, part), { recursive: true });
+      mkdirSync(this.dataDirectory(part), { recursive: true });
       const common = {
-        dataDirectory: join(this.#directory, part),
+        dataDirectory: this.dataDirectory(part),
         controlSocket: this.#socket(part),
       };
       writeFileSync(
@@ -114,27 +118,27 @@ export class StreamChain implements AsyncDisposable {
     const seal = this.#isSecure ? { primarySitePublicKey: this.#readerKeyPem } : {};
     const sealed = { ...descriptor, ...seal };
     await eventually(() => this.vms(), { timeoutMs: 30_000 });
-    await eventually(
-      () => this.#client('collector').call('POST', '/v1/vms', sealed, vmAnswerSchema),
-      { timeoutMs: 15_000 },
-    );
+    await eventually(() => this.add(sealed), { timeoutMs: 15_000 });
+  }
+
+  /** As `isobar vm add` does. */
+  add(descriptor: object): Promise<VmDescriptor> {
+    return this.#client('collector').call('POST', '/v1/vms', descriptor, vmAnswerSchema);
   }
 
   run(part: ChainPart): void {
-    const child = spawn(
-      process.execPath,
-      [compiledEntry(entries[part]), '--config', this.#config(part)],
-      {
-        stdio: ['ignore', 'pipe', 'pipe'],
-        env: {
-          ...process.env,
-          ...(this.#faults.records === true
-            ? { NODE_OPTIONS: `--tls-keylog=${this.#keyLog(part)}` }
-            : {}),
-          ...this.#faults.environments?.[part],
-        },
+    const main = [process.execPath, compiledEntry(entries[part]), '--config', this.#config(part)];
+    const [program = '', ...parameters] = [...(this.#faults.command ?? []), ...main];
+    const child = spawn(program, parameters, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: {
+        ...process.env,
+        ...(this.#faults.records === true
+          ? { NODE_OPTIONS: `--tls-keylog=${this.#keyLog(part)}` }
+          : {}),
+        ...this.#faults.environments?.[part],
       },
-    );
+    });
     for (const output of [child.stdout, child.stderr]) {
       output.on('data', (chunk: Buffer) => {
         this.log.push(`${part} ${chunk.toString()}`);
@@ -142,10 +146,6 @@ export class StreamChain implements AsyncDisposable {
       });
     }
     this.#children.set(part, child);
-    child.once('exit', () => {
-      // Who dies by itself is started again, as by its service manager; `kill` forgets a child first.
-      if (this.#faults.restarts === true && this.#children.get(part) === child) this.run(part);
-    });
   }
 
   /** kill -9, and starts it again. */
@@ -168,6 +168,14 @@ export class StreamChain implements AsyncDisposable {
     return this.hop(part)
       .recordings.filter(({ fromServer }) => fromServer.length > 0)
       .map((recording) => openTranscript(recording, keyLog));
+  }
+
+  /** Resolves with the signal that a process ends by. */
+  async ended(part: ChainPart): Promise<NodeJS.Signals | null> {
+    const child = this.#children.get(part);
+    if (child === undefined) throw new Error(`${part} does not run`);
+    const [, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
+    return signal;
   }
 
   /** kill -9; `run` starts it again. */
@@ -213,7 +221,25 @@ export class StreamChain implements AsyncDisposable {
 
   /** Where a process keeps everything. */
   dataDirectory(part: ChainPart): string {
-    return join(this.#directory, part);
+    return this.#faults.directories?.[part] ?? join(this.#directory, part);
+  }
+
+  /** Of the processes that run. */
+  pids(): Partial<Record<ChainPart, number>> {
+    return Object.fromEntries([...this.#children].map(([part, { pid }]) => [part, pid]));
+  }
+
+  /** Processes that have ended and were not started again. */
+  dead(): readonly ChainPart[] {
+    return this.#parts.filter((part) => {
+      const child = this.#children.get(part);
+      return child === undefined || child.exitCode !== null || child.signalCode !== null;
+    });
+  }
+
+  /** Whether a process has logged this event lately. */
+  says(part: ChainPart, event: string): boolean {
+    return this.log.some((line) => line.startsWith(`${part} `) && line.includes(event));
   }
 
   /** What a process says of itself: its output so far, its arguments and environment. */
@@ -282,12 +308,17 @@ export class StreamChain implements AsyncDisposable {
    * Values of raw deliveries of vm1 that the reader has, in the order of their frames; of sealed ones what its key opens.
    */
   values(): readonly Value[] {
-    return this.#atReader((database) => {
-      const open = this.#isSecure ? openerOf(database, this.#keysDirectory) : undefined;
-      return framesOf(database)
-        .filter(({ vm, kind }) => vm === 'vm1' && kind === 'data')
-        .flatMap(({ bytes }) => valuesOf(bytes, open));
-    });
+    return this.epochsOf('vm1').flat();
+  }
+
+  /** The values of one VM, by epoch. */
+  epochsOf(vm: string): readonly (readonly Value[])[] {
+    const epochs = new Map<number, Value[]>();
+    for (const frame of this.#dataFrames()) {
+      if (frame.vm !== vm) continue;
+      epochs.set(frame.number, [...(epochs.get(frame.number) ?? []), ...frame.values]);
+    }
+    return [...epochs.values()];
   }
 
   /** Frames at the reader that are not signed, or that hold a delivery in the clear. */
@@ -305,8 +336,17 @@ export class StreamChain implements AsyncDisposable {
     for (const proxy of this.#proxies.values()) await proxy[Symbol.asyncDispose]();
   }
 
+  #dataFrames(): (StoredFrame & { readonly values: readonly Value[] })[] {
+    return this.#atReader((database) => {
+      const open = this.#isSecure ? openerOf(database, this.#keysDirectory) : undefined;
+      return framesOf(database)
+        .filter(({ kind }) => kind === 'data')
+        .map((frame) => ({ ...frame, values: valuesOf(frame.bytes, open) }));
+    });
+  }
+
   #atReader<Result>(read: (database: Database) => Result): Result {
-    const path = join(this.#directory, 'reader', 'primary-site.db');
+    const path = join(this.dataDirectory('reader'), 'primary-site.db');
     const database = openDatabase(path, { readonly: true });
     try {
       return read(database);
@@ -375,7 +415,7 @@ export class StreamChain implements AsyncDisposable {
   /** The identity of a part, trusted by the part before it and trusting that. */
   async #site(part: ChainPart, port: number, before: ChainPart | undefined): Promise<object> {
     if (!this.#isSecure) return {};
-    const clock = new SystemClock();
+    const clock = new EarlierClock(this.#faults.sitesAgeMs ?? 0);
     const siteDirectory = this.siteDirectory(part);
     await initSite(clock, siteDirectory, { name: siteName(part), port });
     if (before !== undefined) {
@@ -412,6 +452,20 @@ export class StreamChain implements AsyncDisposable {
 
   #client(part: ChainPart): ControlClient {
     return new ControlClient({ socketPath: this.#socket(part), peer: part, startCommand: 'none' });
+  }
+}
+
+/** The machine's clock as it was some time ago. */
+class EarlierClock extends SystemClock {
+  readonly #agoMs: number;
+
+  constructor(agoMs: number) {
+    super();
+    this.#agoMs = agoMs;
+  }
+
+  override wallUs(): number {
+    return super.wallUs() - this.#agoMs * 1_000;
   }
 }
 

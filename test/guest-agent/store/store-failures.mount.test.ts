@@ -4,7 +4,6 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
-  rmSync,
   unlinkSync,
   writeFileSync,
   writeSync,
@@ -24,16 +23,15 @@ import {
   programObstacle,
   rootObstacle,
 } from '../../support/requirements.ts';
-import { temporaryDirectory } from '../../support/temporary-directory.ts';
+import { SmallDisk } from '../../support/small-disk.ts';
 
 describeUnless(fuseObstacle() ?? rootObstacle(), 'a disk that takes no more', () => {
   test('"or fails with the errno that says why": a full disk is ENOSPC at close; nothing acknowledged is lost; room brings it back', async () => {
     using disk = new SmallDisk('3m');
     await using agent = await mountAgent({ dataParentPath: disk.path });
     const kpi = join(agent.mountPath, 'unencrypted', 'kpi');
-    const filler = join(disk.path, 'filler');
     writeFileSync(kpi, 'first\n');
-    fill(filler);
+    disk.fill();
     const saved = ['first'];
     const padding = 'x'.repeat(4_000);
     const errors = new Set<unknown>();
@@ -52,7 +50,7 @@ describeUnless(fuseObstacle() ?? rootObstacle(), 'a disk that takes no more', ()
     await agent.kill();
     await mountAnswers(agent, { timeoutMs: 10_000 });
     expect(readFileSync(kpi, 'utf8')).toBe(`${saved.at(-1) ?? ''}\n`);
-    rmSync(filler);
+    disk.empty();
     writeFileSync(kpi, 'last\n');
     saved.push('last');
     expect(agent.rows('kpi').map(({ column1 }) => column1)).toEqual(saved);
@@ -179,30 +177,6 @@ describeUnless(fuseObstacle(), 'row_ids over ends of the agent', () => {
     expect(generationOf(agent.dataPath)).toBe(generation);
   });
 });
-
-/** A tmpfs of its own; lazily unmounted at the end, as an agent may still be going. */
-class SmallDisk implements Disposable {
-  readonly #directory = temporaryDirectory();
-  readonly path = this.#directory.path;
-
-  constructor(size: string) {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=755`, 'isobar-test', this.path]);
-  }
-
-  [Symbol.dispose](): void {
-    execFileSync('umount', ['-l', this.path]);
-    this.#directory[Symbol.dispose]();
-  }
-}
-
-/** Leaves no more than a few pages free. */
-function fill(path: string): void {
-  expect(
-    codeOf(() => {
-      writeFileSync(path, Buffer.alloc(64 * 2 ** 20));
-    }),
-  ).toBe('ENOSPC');
-}
 
 function codeOf(action: () => void): string | undefined {
   try {

@@ -53,7 +53,10 @@ class Host {
       forwarder: { forward: (frames) => void this.forwarded.push(...frames) },
       clock,
       log: silentLog,
-      mark: new StoreMark({ database, random }, join(this.directory, 'collector.mark')),
+      mark: new StoreMark(
+        { database, random, log: silentLog },
+        join(this.directory, 'collector.mark'),
+      ),
     });
     await origin.start();
     for (const vm of vms) origin.add(vm);

@@ -4,7 +4,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { silentLog } from '../../../common/runtime/log.ts';
 import { encodeFrame } from '../../../common/wire/frame-codec.ts';
-import type { EncodedFrame, Epoch, FrameRecord, StreamKind } from '../../../common/wire/frame.ts';
+import type {
+  EncodedFrame,
+  Epoch,
+  FrameRecord,
+  StreamKind,
+  VmState,
+} from '../../../common/wire/frame.ts';
 import { PrimaryStore } from '../../../primary-site/store/primary-store.ts';
 import { StoreRetention } from '../../../primary-site/store/store-retention.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
@@ -12,6 +18,7 @@ import { dataStream, rowRecord, sampleEpoch, sampleStartUs } from '../../support
 import { temporaryDirectory } from '../../support/temporary-directory.ts';
 
 const { vm } = dataStream('vm1');
+const hourUs = 3_600_000_000;
 const nextEpoch: Epoch = { number: 2, nonce: '00112233445566aa' };
 let clock: ManualClock;
 let store: PrimaryStore;
@@ -56,10 +63,15 @@ const opened: FrameRecord = {
   reason: 'created',
 };
 
-function status(seq: number, headSeq: number, epoch: Epoch = sampleEpoch): EncodedFrame {
+function status(
+  seq: number,
+  headSeq: number,
+  epoch: Epoch = sampleEpoch,
+  vmState: VmState = 'running',
+): EncodedFrame {
   return frame('status', sampleEpoch, seq, {
     kind: 'status',
-    vmState: 'running',
+    vmState,
     head: { epoch, seq: headSeq },
     watermarkUs: sampleStartUs - 5,
   });
@@ -115,6 +127,31 @@ describe('status of streams', () => {
     const [silent] = store.vmStatuses();
     expect([silent?.state, silent?.reportedState]).toEqual(['unknown', 'running']);
     expect(silent?.epochs[0]?.end).toBe('unknown');
+  });
+
+  test('the source’s clock set back: what it says next counts at once; what comes late is no news', async () => {
+    const late = status(1, 1);
+    await store.store([status(2, 1)]);
+    clock.stepWall(-hourUs);
+    const silent = status(3, 1, sampleEpoch, 'silent');
+    clock.stepWall(hourUs);
+    await store.store([silent, late]);
+    expect(store.vmStatuses()[0]?.reportedState).toBe('silent');
+  });
+
+  test('the source’s clock ahead, or ours set back: silence is noticed all the same', async () => {
+    clock.stepWall(hourUs);
+    const ahead = status(1, 1);
+    clock.stepWall(-hourUs);
+    await store.store([ahead]);
+    expect(store.vmStatuses()[0]?.state).toBe('running');
+    await clock.advance(15_001);
+    expect(store.vmStatuses()[0]?.state).toBe('unknown');
+    await store.store([status(2, 1)]);
+    clock.stepWall(-hourUs);
+    expect(store.vmStatuses()[0]?.state).toBe('unknown');
+    await store.store([status(3, 1)]);
+    expect(store.vmStatuses()[0]?.state).toBe('running');
   });
 
   test('a VM whose streams were closed in order has ended, however long ago; added again it is heard as before', async () => {
