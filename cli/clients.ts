@@ -1,12 +1,9 @@
-import { join } from 'node:path';
-
 import { Option } from 'commander';
-import { z } from 'zod';
 
-import { loadConfig } from '../common/config/load-config.ts';
 import { ControlClient } from '../common/control/control-client.ts';
 import type { Clients, CommandContext, GlobalOptions, ProcessOptions } from './context.ts';
 import { locateDataDirectory } from './data-directory.ts';
+import { connectProcess } from './single-process.ts';
 
 /** Names one process that runs alone, for commands that talk to it. */
 export function configOption(process: string): Option {
@@ -16,35 +13,22 @@ export function configOption(process: string): Option {
   );
 }
 
-/** What every process's configuration has of it. */
-const placeSchema = z.looseObject({
-  dataDirectory: z.string().min(1),
-  controlSocket: z.string().min(1).optional(),
-});
-
-/**
- * A client of the process that runs with a configuration file. Constructing it reads the file alone.
- * @throws ConfigError
- */
-export function connectProcess(file: string, peer: string, runCommand: string): ControlClient {
-  const { dataDirectory, controlSocket } = loadConfig(placeSchema, file);
-  return new ControlClient({
-    socketPath: controlSocket ?? join(dataDirectory, 'control.sock'),
-    peer,
-    startCommand: `${runCommand} --config ${file}`,
-  });
-}
-
 /** The reader of `--config`, or of the instance in the chosen data directory. */
 export function connectReader(context: CommandContext, options: ProcessOptions): ControlClient {
   if (options.config === undefined) return connectClients(context, options).reader;
-  return connectProcess(options.config, 'the reader (primary-site)', 'isobar site run');
+  return connectProcess(options.config, 'primary-site');
 }
 
 /** The collector of `--config`, or of the instance in the chosen data directory. */
 export function connectCollector(context: CommandContext, options: ProcessOptions): ControlClient {
   if (options.config === undefined) return connectClients(context, options).collector;
-  return connectProcess(options.config, 'the host collector', 'isobar collector run');
+  return connectProcess(options.config, 'host-collector');
+}
+
+/** The guest agent of `--config`, or of the instance in the chosen data directory. */
+export function connectGuest(context: CommandContext, options: ProcessOptions): ControlClient {
+  if (options.config === undefined) return connectClients(context, options).guest;
+  return connectProcess(options.config, 'guest-agent');
 }
 
 /** Clients of the instance in the chosen data directory. Constructing them touches nothing. */

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
-import { createInterface } from 'node:readline/promises';
 import { text } from 'node:stream/consumers';
 
 import { SystemClock } from '../common/runtime/clock.ts';
 import { SystemRandom } from '../common/runtime/random.ts';
 import { listenForStop } from '../common/runtime/stop-signals.ts';
+import { ask } from './ask.ts';
 import type { CommandContext } from './context.ts';
 import { runCommandLine } from './program.ts';
 import { terminalOutput } from './terminal-output.ts';
@@ -35,7 +35,7 @@ const context: CommandContext = {
     };
   },
   readStandardInput: () => text(process.stdin),
-  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask: askAtTerminal } : {}),
   readStandardInputBytes: (bytesMax) => readBytes(process.stdin, bytesMax),
   setExitCode: (exitCode) => {
     process.exitCode = exitCode;
@@ -58,11 +58,6 @@ const exitCode = await runCommandLine(process.argv.slice(2), context);
 // A command that ended well may have set its own.
 if (exitCode !== 0) process.exitCode = exitCode;
 
-async function ask(question: string): Promise<string> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return await terminal.question(question);
-  } finally {
-    terminal.close();
-  }
+function askAtTerminal(question: string): Promise<string> {
+  return ask({ input: process.stdin, output: process.stderr }, question);
 }

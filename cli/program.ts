@@ -76,7 +76,12 @@ export function buildProgram(context: CommandContext): Command {
       .showHelpAfterError(`(${pathOf(command)} --help shows how)`)
       .exitOverride()
       .configureOutput({
-        writeOut: (text) => void context.output.line(text.trimEnd()),
+        writeOut: (text) => {
+          context.output.line(text.trimEnd()).catch((error: unknown) => {
+            report(error, false, context);
+            context.setExitCode(exitCodes.failure);
+          });
+        },
         writeErr: (text) => {
           context.output.remark(text.trimEnd());
         },

@@ -1,16 +1,20 @@
-import { once } from 'node:events';
 import type { WriteStream } from 'node:tty';
 
-import { systemErrorCode } from '../common/runtime/operating-error.ts';
+import { OperatingError, systemErrorCode } from '../common/runtime/operating-error.ts';
 import type { Output } from './context.ts';
 import { createStyle } from './text/style.ts';
+
+/** Nobody gets the data: a full disk behind `>`, for one. */
+export class OutputError extends OperatingError<'output-failed'> {
+  override readonly name = 'OutputError';
+}
 
 type Stream = NodeJS.WriteStream & Partial<Pick<WriteStream, 'columns'>>;
 
 /**
  * Standard output and error. Colour only on a terminal that wants it: not with NO_COLOR (no-color.org) or TERM=dumb.
  * When the reader of standard output goes away (`isobar watch | head -1`), `onReaderGone` is called once and what
- * follows is discarded.
+ * follows is discarded. Writing throws OutputError when what is behind standard output takes nothing.
  */
 export function terminalOutput(
   streams: { readonly out: Stream; readonly error: Stream },
@@ -19,16 +23,22 @@ export function terminalOutput(
 ): Output {
   let isReaderGone = false;
   streams.out.on('error', (error) => {
-    if (systemErrorCode(error) !== 'EPIPE') throw error;
-    if (isReaderGone) return;
+    // Any other is told to whoever wrote.
+    if (systemErrorCode(error) !== 'EPIPE' || isReaderGone) return;
     isReaderGone = true;
     onReaderGone();
   });
   // A closed standard error leaves nobody to tell.
   streams.error.on('error', () => {});
-  const write = async (data: string | Uint8Array): Promise<void> => {
-    if (isReaderGone || streams.out.write(data)) return;
-    await once(streams.out, 'drain').catch(() => {});
+  const write = (data: string | Uint8Array): Promise<void> => {
+    if (isReaderGone) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      streams.out.write(data, (cause) => {
+        if (cause === null || cause === undefined || isReaderGone) resolve();
+        else if (systemErrorCode(cause) === 'EPIPE') resolve();
+        else reject(outputFailed(cause));
+      });
+    });
   };
   return {
     style: createStyle(usesColour(streams.out, environment)),
@@ -40,6 +50,11 @@ export function terminalOutput(
       streams.error.write(`${text}\n`);
     },
   };
+}
+
+function outputFailed(cause: Error): OutputError {
+  const message = `standard output can't be written (${cause.message}): is its disk full?`;
+  return new OutputError('output-failed', message, { cause });
 }
 
 function usesColour(stream: Stream, environment: NodeJS.ProcessEnv): boolean {

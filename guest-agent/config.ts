@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { socketPathProblem } from '../common/control/control-answer.ts';
 import { unresponsiveMaxMsDefault } from './supervisor/agent-watch.ts';
 
 const mebibyte = 2 ** 20;
@@ -138,7 +139,14 @@ export const guestAgentConfigSchema = z
       .max(3_600_000)
       .default(unresponsiveMaxMsDefault)
       .describe('A dev-fuse agent that hangs this long is killed and started again; ms.'),
-    controlSocket: z.string().min(1).describe('The unix socket of `isobar guest status`.'),
+    controlSocket: z
+      .string()
+      .min(1)
+      .superRefine((path, context) => {
+        const message = socketPathProblem(path);
+        if (message !== undefined) context.addIssue({ code: 'custom', message });
+      })
+      .describe('The unix socket of `isobar guest status`.'),
     channel: z
       .strictObject({
         address: z

@@ -25,6 +25,8 @@ import { VmSupervisor, type GuestClientFactory, type ProbeFactory } from './vm/v
 
 /** What tests, and `isobar up`, may replace. */
 export interface HostCollectorOverrides {
+  /** Where the configuration is, for warnings. */
+  readonly configPath?: string;
   readonly makeStreams?: typeof mqttStreams;
   readonly makeGuest?: GuestClientFactory;
   readonly makeProbe?: ProbeFactory;
@@ -64,7 +66,10 @@ export function buildHostCollector(
   });
   migrateCollector(database);
   const makeStreams = overrides.makeStreams ?? mqttStreams;
-  const streams = makeStreams({ database, clock, random, log }, config);
+  const streams = makeStreams(
+    { database, clock, random, log, configPath: overrides.configPath },
+    config,
+  );
   const { revisionHorizonMs, closedWindowsMax, statusIntervalMs, probeIntervalMinMs } = config;
   const origin = new Origin(
     {

@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+
 import { z } from 'zod';
 
 import { mqttClientDefaults } from '../broker/mqtt/mqtt-client.ts';
@@ -9,6 +11,7 @@ import {
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
 import { policyKindsSchema, policyVmsSchema, relationNameSchema } from '../broker/stream-policy.ts';
+import { socketPathProblem } from '../common/control/control-answer.ts';
 import { logLevels } from '../common/runtime/log.ts';
 import { controlSchema, controlUrlSchema } from '../common/site-control/site-control-config.ts';
 import { engineBoundsDefault } from './specifiers/engine-bounds.ts';
@@ -161,6 +164,12 @@ export const hostCollectorConfigSchema = z
       .max(100_000)
       .default(engineBoundsDefault.closedWindowsMax)
       .describe('Delivered windows that each specifier keeps for revisions.'),
+  })
+  .superRefine(({ dataDirectory, controlSocket }, context) => {
+    const message = socketPathProblem(controlSocket ?? join(dataDirectory, 'control.sock'));
+    if (message !== undefined) {
+      context.addIssue({ code: 'custom', path: ['dataDirectory'], message });
+    }
   })
   .superRefine(({ relations, siteDirectory, listen, control, mqttUrl }, context) => {
     const external = problemOf(mqttUrl, siteDirectory, true);

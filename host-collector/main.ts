@@ -6,5 +6,6 @@ import { hostCollectorConfigSchema } from './config.ts';
 await runProcess({
   name: 'host-collector',
   schema: hostCollectorConfigSchema,
+  logLevelOf: ({ logLevel }) => logLevel,
   build: (config, deps) => buildHostCollector(config, deps).service,
 });

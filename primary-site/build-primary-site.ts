@@ -4,7 +4,7 @@ import { consumerDefaults } from '../broker/consumer/consumer-options.ts';
 import { Consumer } from '../broker/consumer/consumer.ts';
 import type { EmbeddedBroker } from '../broker/mqtt/embedded-broker.ts';
 import type { MqttTransport } from '../broker/mqtt/mqtt-transport.ts';
-import { SiteTransports } from '../broker/mqtt/site-transports.ts';
+import { SiteTransports, type SiteTransportDeps } from '../broker/mqtt/site-transports.ts';
 import {
   SubscriptionAsker,
   subscriptionAskerDefaults,
@@ -14,6 +14,7 @@ import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
 import { makeDirectory } from '../common/runtime/make-directory.ts';
+import { PacedLog } from '../common/runtime/paced-log.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
@@ -32,6 +33,8 @@ import { StoreRetention } from './store/store-retention.ts';
 
 /** What a test replaces; everything else is built from the configuration. */
 export interface PrimarySiteOverrides {
+  /** Where the configuration is, for warnings. */
+  readonly configPath?: string;
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: Log;
@@ -52,8 +55,9 @@ export function buildPrimarySite(
 ): PrimarySite {
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
-  const log = overrides.log ?? silentLog;
-  const deps = { clock, random, log };
+  // Neighbours can cause warnings as often as they like.
+  const log = new PacedLog(overrides.log ?? silentLog, clock);
+  const deps = { clock, random, log, configPath: overrides.configPath };
   const store = buildStore(config, deps);
   const { relation } = config;
   const transports = transportsOf(config, deps);
@@ -82,6 +86,7 @@ export function buildPrimarySite(
     log,
     status: () => ({
       isLive: consumer.isLive,
+      failure: transport.failure ?? null,
       vms: store.vmStatuses(),
       integrity: store.integrity(),
       waitingFrames: store.waitingFrames(),
@@ -161,10 +166,7 @@ function buildStore(
 }
 
 /** The producer's broker, or ours that it dials. */
-function transportsOf(
-  config: PrimarySiteConfig,
-  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
-): SiteTransports {
+function transportsOf(config: PrimarySiteConfig, deps: SiteTransportDeps): SiteTransports {
   const { siteDirectory, listen, localPort, keepaliveSeconds, relation } = config;
   const roles = new Map([[relation, 'producer' as const]]);
   return new SiteTransports(deps, { siteDirectory, listen, localPort, keepaliveSeconds, roles });

@@ -11,6 +11,7 @@ import {
   siteDirectorySchema,
 } from '../broker/mqtt/site-transport-config.ts';
 import { askSchema, policyKindsSchema, policyVmsSchema } from '../broker/stream-policy.ts';
+import { socketPathProblem } from '../common/control/control-answer.ts';
 import { controlSchema, controlUrlSchema } from '../common/site-control/site-control-config.ts';
 import { signaturePolicies } from './sealing/signature-inspector.ts';
 
@@ -24,6 +25,10 @@ export const primarySiteConfigSchema = z
     controlSocket: z
       .string()
       .min(1)
+      .superRefine((path, context) => {
+        const message = socketPathProblem(path);
+        if (message !== undefined) context.addIssue({ code: 'custom', message });
+      })
       .describe('Unix socket that serves the HTTP API to this user and root.'),
     mqttUrl: brokerUrlSchema
       .optional()

@@ -112,6 +112,7 @@ describe('the documents', () => {
       'A federation of three sites',
       'A source behind a firewall',
       'Extra consumers, and what an intermediary sees',
+      'Replacing the authority of a site',
       'Files that were refused',
       'What `lost` means',
       'What `isobar status` counts',
@@ -122,6 +123,7 @@ describe('the documents', () => {
       'Reading with any MQTT client',
       'Upgrading',
       'A VM is silent or stuck',
+      'A neighbour is silent',
       'Clocks that are wrong',
       'Uninstalling',
     ]);

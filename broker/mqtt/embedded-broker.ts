@@ -98,7 +98,7 @@ export class EmbeddedBroker implements MqttTransport {
     this.#log = deps.log;
     this.#clock = deps.clock;
     this.#options = options;
-    this.#refusals = new Refusals(deps.log);
+    this.#refusals = new Refusals(deps);
   }
 
   get isConnected(): boolean {
@@ -315,8 +315,7 @@ export class EmbeddedBroker implements MqttTransport {
     if (known !== undefined) return known;
     const refusal = new Error(reason);
     this.#refused.set(conn, refusal);
-    const neighbour = this.#neighbours.get(conn);
-    this.#refusals.add(reason, neighbour === undefined ? {} : { relation: neighbour.relation });
+    this.#refusals.add(reason, this.#neighbours.get(conn) ?? {});
     conn.destroy();
     return refusal;
   }

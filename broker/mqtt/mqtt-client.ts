@@ -19,6 +19,7 @@ import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { systemErrorCode } from '../../common/runtime/operating-error.ts';
 import type { Random } from '../../common/runtime/random.ts';
+import { ConnectionTrouble, connectionCauseOf, hungUp } from './connection-trouble.ts';
 import {
   MqttError,
   type MessageHandler,
@@ -108,6 +109,9 @@ export class MqttClient implements MqttTransport {
   #socket: Socket | undefined;
   /** Of the newest material; made once, as each takes a millisecond and attempts may be many. */
   #secure: { readonly material: TlsMaterial; readonly context: SecureContext } | undefined;
+  readonly #trouble: ConnectionTrouble;
+  /** What went wrong in the present attempt. */
+  #cause: string | undefined;
 
   constructor(
     deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
@@ -117,10 +121,17 @@ export class MqttClient implements MqttTransport {
     this.#random = deps.random;
     this.#log = deps.log;
     this.#options = options;
+    const { url: address, neighbour } = options;
+    const fields = neighbour === undefined ? {} : { relation: neighbour.relation };
+    this.#trouble = new ConnectionTrouble(deps, { ...fields, address });
   }
 
   get isConnected(): boolean {
     return this.#isConnected;
+  }
+
+  get failure(): string | undefined {
+    return this.#trouble.cause;
   }
 
   start(): Promise<void> {
@@ -190,12 +201,13 @@ export class MqttClient implements MqttTransport {
   }
 
   #connect(): void {
+    this.#cause = undefined;
     const connection = new Connection(() => this.#openSocket(), this.#connectionOptions());
     let policy = this.#options.reconnect;
     this.#connection = connection;
     connection.on('connect', () => {
       this.#onConnected(connection).catch((cause: unknown) => {
-        this.#log.warn('mqtt-subscribe-failed', { cause: messageOf(cause) });
+        this.#cause ??= messageOf(cause);
         connection.end(true);
       });
     });
@@ -205,7 +217,7 @@ export class MqttClient implements MqttTransport {
       }
     });
     connection.on('error', (cause) => {
-      this.#log.debug('mqtt-connection-error', { cause: cause.message });
+      this.#cause ??= connectionCauseOf(cause);
       if (systemErrorCode(cause) === 'ECONNREFUSED') policy = this.#options.refused;
       connection.end(true);
     });
@@ -218,6 +230,7 @@ export class MqttClient implements MqttTransport {
     await this.#sendSubscriptions(connection, [...this.#subscriptions]);
     if (this.#connection !== connection) return;
     this.#failedAttempts = 0;
+    this.#trouble.connected();
     this.#setConnected(true);
   }
 
@@ -228,6 +241,7 @@ export class MqttClient implements MqttTransport {
     this.#setConnected(false);
     this.#failUnanswered();
     if (this.#isStopped) return;
+    this.#trouble.failed(this.#cause ?? hungUp);
     const delayMs = backoffDelayMs(policy, this.#failedAttempts, this.#random);
     this.#failedAttempts += 1;
     this.#cancelRetry = this.#clock.after(delayMs, () => {
@@ -281,6 +295,10 @@ export class MqttClient implements MqttTransport {
       socket = connectTcp(target);
     }
     socket.setNoDelay(true);
+    // MQTT.js keeps most errors of TLS to itself.
+    socket.on('error', (cause) => {
+      if (this.#socket === socket) this.#cause ??= connectionCauseOf(cause);
+    });
     if (neighbour !== undefined) {
       guardPacketSize(socket, neighbour.packetBytesMax, () => {
         const { relation } = neighbour;
@@ -333,7 +351,9 @@ export class MqttClient implements MqttTransport {
   }
 
   #notConnected(): MqttError {
-    return new MqttError('mqtt-not-connected', `no connection to ${this.#options.url}`, {
+    const { failure } = this;
+    const why = failure === undefined ? '' : `: ${failure}`;
+    return new MqttError('mqtt-not-connected', `no connection to ${this.#options.url}${why}`, {
       retryable: true,
     });
   }

@@ -25,6 +25,8 @@ export type MessageHandler = (topic: string, payload: Uint8Array) => void;
  */
 export interface MqttTransport extends Service {
   readonly isConnected: boolean;
+  /** Why there is no connection, for people; undefined while there is one, and where nobody is dialled. */
+  readonly failure?: string | undefined;
   /**
    * Resolves once the message has left: QoS 0 written to the sockets, QoS 1 acknowledged by the broker. Waiting for it
    * before the next publish is the flow control.

@@ -3,7 +3,7 @@ import { createServer, type Server, type TLSSocket } from 'node:tls';
 
 import { OpenHandshakes, type HandshakeBounds } from '../../common/identity/open-handshakes.ts';
 import type { TlsIdentity, TlsMaterial } from '../../common/identity/tls-identity.ts';
-import type { Cancel } from '../../common/runtime/clock.ts';
+import { SystemClock, type Cancel, type Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { listen } from './listen.ts';
 import type { Neighbour, NeighbourRole } from './neighbour-rights.ts';
@@ -52,21 +52,55 @@ export type RefusalReason =
 /** Connections that gave way to others come by the thousand: one line for so many. */
 const givenUpPerLine = 1_000;
 
-/** Counts and logs refusals, by reason. The log has the relation, never what was refused. */
+/** Who was refused; `address` without the port. */
+export interface RefusedPeer {
+  readonly relation?: string | undefined;
+  readonly address?: string | undefined;
+}
+
+/** A peer that is refused over and over is written of this often. */
+const refusalIntervalMs = 60_000;
+/** Peers and reasons that are told apart within it; all further ones are one. */
+const refusalKindsMax = 64;
+const otherPeers = 'others';
+
+interface ToldRefusal {
+  readonly atMs: number;
+  leftOutCount: number;
+}
+
+/**
+ * Counts refusals by reason. The log has the first of each address, relation and reason, then at most one a minute with the
+ * count of those left out (`leftOutCount`); never what was refused.
+ */
 export class Refusals {
+  readonly #clock: Clock;
   readonly #log: Log;
   readonly #counts = new Map<RefusalReason, number>();
+  readonly #told = new Map<string, ToldRefusal>();
 
-  constructor(log: Log) {
+  constructor({ clock = new SystemClock(), log }: { readonly clock?: Clock; readonly log: Log }) {
+    this.#clock = clock;
     this.#log = log;
   }
 
-  add(
-    reason: RefusalReason,
-    fields: { readonly relation?: string; readonly cause?: string },
-  ): void {
+  add(reason: RefusalReason, { relation, address }: RefusedPeer, cause?: string): void {
     this.#counts.set(reason, this.count(reason) + 1);
-    this.#log.warn('neighbour-refused', { reason, ...fields });
+    const nowMs = this.#clock.monotonicMs();
+    const key = this.#keyOf(`${reason} ${address} ${relation}`, nowMs);
+    const told = this.#told.get(key);
+    if (told !== undefined && nowMs - told.atMs < refusalIntervalMs) {
+      told.leftOutCount += 1;
+      return;
+    }
+    this.#told.set(key, { atMs: nowMs, leftOutCount: 0 });
+    this.#log.warn('neighbour-refused', {
+      reason,
+      ...(relation === undefined ? {} : { relation }),
+      ...(address === undefined ? {} : { address }),
+      ...(cause === undefined ? {} : { cause }),
+      ...(told === undefined || told.leftOutCount === 0 ? {} : { leftOutCount: told.leftOutCount }),
+    });
   }
 
   /** A handshake was given up for another one. */
@@ -83,6 +117,16 @@ export class Refusals {
 
   get total(): number {
     return [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  #keyOf(kind: string, nowMs: number): string {
+    if (this.#told.has(kind)) return kind;
+    if (this.#told.size >= refusalKindsMax) {
+      for (const [key, { atMs }] of this.#told) {
+        if (nowMs - atMs >= refusalIntervalMs) this.#told.delete(key);
+      }
+    }
+    return this.#told.size < refusalKindsMax ? kind : otherPeers;
   }
 }
 
@@ -148,7 +192,8 @@ export class NeighbourListener {
     server.on('tlsClientError', (error, socket) => {
       // A chain that does not verify shows as a hang-up only.
       const cause = socket.authorizationError ?? error.message;
-      this.#refusals.add('handshake-failed', { cause: String(cause) });
+      const address = socket.remoteAddress;
+      this.#refusals.add('handshake-failed', { address }, String(cause));
       socket.destroy();
     });
     await listen(server, host, port);
@@ -195,13 +240,13 @@ export class NeighbourListener {
       this.#refuse(socket, 'too-many-connections', relation);
       return;
     }
-    const neighbour = { relation, role };
+    const neighbour = { relation, role, address: socket.remoteAddress };
     this.#connections.set(socket, { ...neighbour, certificate });
     socket.on('close', () => {
       this.#connections.delete(socket);
     });
     guardPacketSize(socket, packetBytesMax, () => {
-      this.#refusals.add('packet-too-large', { relation });
+      this.#refusals.add('packet-too-large', neighbour);
     });
     this.#onNeighbour(socket, neighbour);
   }
@@ -228,7 +273,7 @@ export class NeighbourListener {
   }
 
   #refuse(socket: TLSSocket, reason: RefusalReason, relation?: string): void {
-    this.#refusals.add(reason, relation === undefined ? {} : { relation });
+    this.#refusals.add(reason, { relation, address: socket.remoteAddress });
     socket.destroy();
   }
 }

@@ -5,6 +5,8 @@ export type NeighbourRole = 'producer' | 'consumer';
 export interface Neighbour {
   readonly relation: string;
   readonly role: NeighbourRole;
+  /** Where it dials from, without the port. */
+  readonly address?: string | undefined;
 }
 
 /**

@@ -1,6 +1,7 @@
 import assert from 'node:assert';
 
 import type { FileTlsIdentity } from '../../common/identity/file-tls-identity.ts';
+import { siteFiles } from '../../common/identity/site-files.ts';
 import { buildSiteIdentity, type SiteIdentity } from '../../common/identity/site-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -11,7 +12,16 @@ import { MqttClient, mqttClientDefaults } from './mqtt-client.ts';
 import type { MqttTransport } from './mqtt-transport.ts';
 import { neighbourListenerDefaults } from './neighbour-listener.ts';
 import type { NeighbourRole } from './neighbour-rights.ts';
+import { relationCheck } from './relation-check.ts';
 import { problemOfDial, problemOfListen } from './site-transport-config.ts';
+
+export interface SiteTransportDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Of the process, for warnings about its relations. */
+  readonly configPath?: string | undefined;
+}
 
 export interface SiteTransportOptions {
   /** Made by `isobar site init`. With it neighbours are met over mutual TLS only; without, on loopback only. */
@@ -35,14 +45,13 @@ export type BrokerKind = 'neighbour' | 'external';
  */
 export class SiteTransports {
   readonly broker: EmbeddedBroker | undefined;
-  readonly #deps: { readonly clock: Clock; readonly random: Random; readonly log: Log };
+  readonly #deps: SiteTransportDeps;
   readonly #options: SiteTransportOptions;
   readonly #site: SiteIdentity | undefined;
+  /** Of the neighbours that we dial. */
+  readonly #clients = new Map<string, MqttClient>();
 
-  constructor(
-    deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
-    options: SiteTransportOptions,
-  ) {
+  constructor(deps: SiteTransportDeps, options: SiteTransportOptions) {
     this.#deps = deps;
     this.#options = options;
     const { siteDirectory } = options;
@@ -55,9 +64,17 @@ export class SiteTransports {
     return this.#site;
   }
 
-  /** To be started before the transports: keeps certificates valid and watches whom we trust. */
+  /** To be started before the transports: keeps certificates valid, watches whom we trust, warns of whom we don't. */
   get identity(): Service {
-    return this.#site?.service ?? new ServiceGroup('no-site-identity', []);
+    const { siteDirectory, roles } = this.#options;
+    if (this.#site === undefined || siteDirectory === undefined) {
+      return new ServiceGroup('no-site-identity', []);
+    }
+    const { identity, service } = this.#site;
+    const { log, configPath } = this.#deps;
+    const siteDocument = siteFiles(siteDirectory).document;
+    const check = relationCheck({ identity, log }, { roles, configPath, siteDocument });
+    return new ServiceGroup('site', [service, check]);
   }
 
   /** Whom this site trusts, and what it signs with; undefined without a site directory. */
@@ -78,7 +95,7 @@ export class SiteTransports {
     const isExternal = broker === 'external';
     const problem = problemOfDial({ url, siteDirectory, isExternal });
     assert(problem === undefined, `relation ${relation}: ${problem}`);
-    return new MqttClient(this.#deps, {
+    const client = new MqttClient(this.#deps, {
       ...mqttClientDefaults,
       url,
       keepaliveSeconds,
@@ -92,6 +109,13 @@ export class SiteTransports {
             },
           }),
     });
+    this.#clients.set(relation, client);
+    return client;
+  }
+
+  /** Why the neighbour can't be reached; null while it is, and where it dials us. */
+  failureOf(relation: string): string | null {
+    return this.#clients.get(relation)?.failure ?? null;
   }
 
   #buildBroker(): EmbeddedBroker | undefined {

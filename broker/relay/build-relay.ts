@@ -21,7 +21,7 @@ import {
 import type { StreamId } from '../../common/wire/frame.ts';
 import { consumerDefaults } from '../consumer/consumer-options.ts';
 import type { EmbeddedBroker } from '../mqtt/embedded-broker.ts';
-import { SiteTransports } from '../mqtt/site-transports.ts';
+import { SiteTransports, type SiteTransportDeps } from '../mqtt/site-transports.ts';
 import { producerDefaults } from '../producer/producer-options.ts';
 import { namedStreams, streamPolicyOf } from '../stream-policy.ts';
 import { OnDemandSubscriptions } from './on-demand-subscriptions.ts';
@@ -38,6 +38,8 @@ const expiryCheckIntervalMs = 30_000;
 
 /** What a test replaces; everything else is built from the configuration. */
 export interface RelayOverrides {
+  /** Where the configuration is, for warnings. */
+  readonly configPath?: string;
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: Log;
@@ -56,7 +58,7 @@ export function buildRelay(
   const random = overrides.random ?? new SystemRandom();
   // Neighbours can cause warnings as often as they like.
   const log = new PacedLog(overrides.log ?? createLog('relay', config.logLevel), clock);
-  const deps = { clock, random, log };
+  const deps = { clock, random, log, configPath: overrides.configPath };
   makeDirectory(config.dataDirectory, 0o700);
   const database = openSoundDatabase(
     deps,
@@ -66,7 +68,7 @@ export function buildRelay(
   );
   const subscriptions = subscriptionsOf(config, { database, clock });
   const { transports, ...links } = neighbours(config, deps, subscriptions);
-  const { broker, trust } = transports;
+  const { trust } = transports;
   const relay = new Relay(
     {
       database,
@@ -83,7 +85,7 @@ export function buildRelay(
     links,
   );
   const site = siteServices(config, { ...deps, transports, subscriptions, relay });
-  const parts = { relay, subscriptions, broker, server: site?.services.server, log };
+  const parts = { relay, subscriptions, transports, server: site?.services.server, log };
   const control = new ControlServer(
     new Hono().get(relayPaths.status, (context) => context.json(statusOf(config, parts))),
     deps,
@@ -107,18 +109,20 @@ function statusOf(
   parts: {
     readonly relay: Relay;
     readonly subscriptions: OnDemandSubscriptions;
-    readonly broker: EmbeddedBroker | undefined;
+    readonly transports: SiteTransports;
     readonly server: SiteServices['server'];
     readonly log: Log;
   },
 ): RelayStatus {
-  const { relay, subscriptions, broker, server, log } = parts;
+  const { relay, subscriptions, transports, server, log } = parts;
+  const { broker } = transports;
   return {
     listens: addressOf(broker, config),
     neighbours: config.relations.map(({ relation, direction }) => ({
       relation,
       direction,
       isLive: relay.isLive(relation),
+      failure: transports.failureOf(relation),
       delays: relay.delays(relation),
     })),
     vms: relayedVms(relay.log, log).map((vm) => ({
@@ -154,7 +158,7 @@ interface Neighbours {
 /** A client for each neighbour that we dial; our broker for all that dial us. */
 function neighbours(
   config: RelayConfig,
-  deps: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+  deps: SiteTransportDeps,
   subscriptions: OnDemandSubscriptions,
 ): Neighbours {
   const transports = new SiteTransports(deps, {

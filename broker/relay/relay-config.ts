@@ -1,5 +1,8 @@
+import { join } from 'node:path';
+
 import { z } from 'zod';
 
+import { socketPathProblem } from '../../common/control/control-answer.ts';
 import { logLevels } from '../../common/runtime/log.ts';
 import { controlSchema, controlUrlSchema } from '../../common/site-control/site-control-config.ts';
 import { subscriptionLifeMsMax } from '../../common/site-control/subscription-endpoint.ts';
@@ -170,6 +173,12 @@ export const relayConfigSchema = z
       .max(3_650 * dayMs)
       .default(7 * dayMs)
       .describe('Frames that came longer ago than this are pruned, ms.'),
+  })
+  .superRefine(({ dataDirectory, controlSocket }, context) => {
+    const message = socketPathProblem(controlSocket ?? join(dataDirectory, 'control.sock'));
+    if (message !== undefined) {
+      context.addIssue({ code: 'custom', path: ['dataDirectory'], message });
+    }
   })
   .superRefine(({ relations, listen, siteDirectory, control }, context) => {
     const seen = new Set<string>();

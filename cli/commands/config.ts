@@ -2,12 +2,12 @@ import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 
 import { Argument, Option, type Command } from 'commander';
+import { z } from 'zod';
 
 import { ConfigError, parseConfig } from '../../common/config/load-config.ts';
 import type { CommandContext } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
 import { documentKinds, type DocumentKind } from '../process-kinds.ts';
-import { UsageError } from '../usage-error.ts';
 import { examples } from './examples.ts';
 
 interface CheckOptions {
@@ -87,17 +87,18 @@ async function checkFile(
   }
 }
 
-/** A descriptor says what it is; a configuration is known by its file's name. */
+/** Documents that say what they are, by what they say. */
+const kindsThatSay: Readonly<Record<string, string>> = { VirtualMachine: 'vm', Site: 'site' };
+
+/**
+ * A descriptor says what it is; a configuration is known by its file's name.
+ * @throws ConfigError
+ */
 function kindOf(file: string, document: unknown, choice: string | undefined): DocumentKind {
-  const isVm =
-    typeof document === 'object' &&
-    document !== null &&
-    'kind' in document &&
-    document.kind === 'VirtualMachine';
-  const name = choice ?? (isVm ? 'vm' : basename(file).replace(/\.json$/, ''));
+  const { kind: said } = z.object({ kind: z.string() }).catch({ kind: '' }).parse(document);
+  const name = choice ?? kindsThatSay[said] ?? basename(file).replace(/\.json$/, '');
   const kind = documentKinds[name];
   if (kind !== undefined) return kind;
-  throw new UsageError(
-    `${file} does not say what it is: add --as ${Object.keys(documentKinds).join('|')}`,
-  );
+  const rule = `does not say what it is: check it alone, with --as ${Object.keys(documentKinds).join('|')}`;
+  throw new ConfigError('config-invalid', file, [{ path: 'kind', value: 'unknown', rule }]);
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 
 import { silentLog } from '../../common/runtime/log.ts';
+import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { CommandContext } from '../context.ts';
 import { DemoFederation, demoSites, demoVms, type DemoSite } from '../demo/demo-federation.ts';
 import { DemoRun } from '../demo/demo-run.ts';
@@ -45,6 +46,16 @@ export function addDemoCommand(program: Command, context: CommandContext): void 
   ]);
 }
 
+function temporaryDirectory(): string {
+  try {
+    return mkdtempSync(join(tmpdir(), 'isobar-demo-'));
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const message = `no directory can be made below ${tmpdir()} (${reason}): set TMPDIR to one that this user may write`;
+    throw new OperatingError('directory-unusable', message, { cause, needsSetup: true });
+  }
+}
+
 async function demo(options: DemoCommandOptions, context: CommandContext): Promise<void> {
   const { output } = context;
   const runOptions = {
@@ -58,7 +69,7 @@ async function demo(options: DemoCommandOptions, context: CommandContext): Promi
             downMs: parseCount(options.downSeconds, '--down-seconds', secondsMax) * 1_000,
           },
   };
-  const directory = mkdtempSync(join(tmpdir(), 'isobar-demo-'));
+  const directory = temporaryDirectory();
   const deps = { ...context, log: silentLog };
   const federation = new DemoFederation(directory, deps);
   const { signal, release } = context.interruptible();

@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
 
 import { guestStatusSchema, type GuestStatus } from '../../common/control/guest-answer.ts';
-import { connectClients } from '../clients.ts';
-import type { CommandContext, GlobalOptions } from '../context.ts';
+import { configOption, connectGuest } from '../clients.ts';
+import type { CommandContext, ProcessOptions } from '../context.ts';
 import { formatTable } from '../text/table.ts';
 import { formatAge } from '../text/time.ts';
 import { formatBytes, formatCount } from '../text/value.ts';
 import { examples } from './examples.ts';
 
-interface GuestStatusOptions extends GlobalOptions {
+interface GuestStatusOptions extends ProcessOptions {
   readonly json?: boolean;
 }
 
@@ -20,6 +20,7 @@ export function addGuestStatusCommand(guest: Command, context: CommandContext): 
       'the stores of the guest agent, saves that are held back, and what was refused and why',
     )
     .option('--json', 'one JSON document')
+    .addOption(configOption('guest-agent'))
     .action(async (_options: unknown, self: Command) => {
       await showGuestStatus(self.optsWithGlobals<GuestStatusOptions>(), context);
     });
@@ -29,6 +30,7 @@ export function addGuestStatusCommand(guest: Command, context: CommandContext): 
   ]);
   examples(command, [
     ['isobar guest status', ''],
+    ['isobar guest status --config guest-agent.json', 'in a VM, of isobar guest run'],
     ["isobar guest status --json | jq '.quarantine[].reason'", 'why files were refused'],
   ]);
 }
@@ -37,8 +39,7 @@ async function showGuestStatus(
   options: GuestStatusOptions,
   context: CommandContext,
 ): Promise<void> {
-  const { guest } = connectClients(context, options);
-  const status = await guest.get('/v1/status', guestStatusSchema);
+  const status = await connectGuest(context, options).get('/v1/status', guestStatusSchema);
   if (options.json === true) {
     await context.output.line(JSON.stringify(status));
     return;

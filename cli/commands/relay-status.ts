@@ -5,9 +5,9 @@ import {
   relayStatusSchema,
   type RelayStatus,
 } from '../../common/control/relay-answer.ts';
-import { connectProcess } from '../clients.ts';
 import type { CommandContext } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
+import { connectProcess } from '../single-process.ts';
 import { formatDurationMs } from '../text/duration.ts';
 import { formatTable } from '../text/table.ts';
 import { formatAge } from '../text/time.ts';
@@ -43,13 +43,13 @@ async function showRelayStatus(
   context: CommandContext,
 ): Promise<void> {
   const { output } = context;
-  const client = connectProcess(config, 'the relay', 'isobar relay run');
+  const client = connectProcess(config, 'relay');
   const status = await client.get(relayPaths.status, relayStatusSchema);
   if (json === true) await output.line(JSON.stringify(status));
   else await print(status, context);
   const silent = status.neighbours.filter(({ isLive }) => !isLive);
-  for (const { relation } of silent) {
-    output.remark(describeSilence(relation));
+  for (const { relation, failure } of silent) {
+    output.remark(describeSilence(relation, failure));
   }
   if (silent.length > 0) context.setExitCode(exitCodes.failure);
 }

@@ -6,6 +6,7 @@ import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { CommandContext } from '../context.ts';
 import { UsageError } from '../usage-error.ts';
 import { examples } from './examples.ts';
+import { repeatable } from './repeatable.ts';
 
 interface SealOptions {
   readonly to: readonly string[];
@@ -39,7 +40,7 @@ export function addSealCommands(program: Command, context: CommandContext): void
     .requiredOption(
       '--to <pem>',
       'certificate or public key of a reader, in PEM; may be repeated',
-      collect,
+      repeatable,
     )
     .option(...outputOption)
     .action(async (file: string, _options: unknown, self: Command) => {
@@ -53,7 +54,7 @@ export function addSealCommands(program: Command, context: CommandContext): void
     .description('decrypt a CMS envelope in DER')
     .argument('[file]', 'the envelope; - or nothing reads standard input', '-')
     .requiredOption('--key <pem>', 'private key of a reader, in PEM without a pass phrase')
-    .option('--cert <pem>', 'its certificate, if it has one; may be repeated', collect)
+    .option('--cert <pem>', 'its certificate, if it has one; may be repeated', repeatable)
     .option(...outputOption)
     .action(async (file: string, _options: unknown, self: Command) => {
       await unsealFile(file, self.optsWithGlobals<UnsealOptions>(), context);
@@ -99,10 +100,6 @@ async function unsealFile(
     throw new OperatingError(code, `${file === '-' ? 'standard input' : file}: ${code}: ${rule}`);
   }
   await write(opened.content, output, secretMode, context);
-}
-
-function collect(path: string, before: readonly string[] = []): readonly string[] {
-  return [...before, path];
 }
 
 function refuseTerminal(output: string | undefined, context: CommandContext): void {

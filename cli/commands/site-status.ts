@@ -62,6 +62,8 @@ async function print(status: SiteStatus, nowUs: number, context: CommandContext)
   if (status.neighbours.length > 0) {
     await output.line('');
     for (const line of neighbourTable(status, age, output.columns)) await output.line(line);
+    await output.line('');
+    for (const line of authorityLines(status, age)) await output.line(line);
   }
   for (const warning of status.warnings) output.remark(output.errorStyle.yellow(warning));
 }
@@ -71,30 +73,32 @@ function neighbourTable(
   age: (time: string) => string,
   columns: number | undefined,
 ): string[] {
-  const rows = neighbours.flatMap((neighbour) => {
-    const { relation, site, role, address, authorities, revocationList } = neighbour;
-    const list = revocationList === null ? '-' : age(revocationList.issuedAt);
-    const shown = authorities.map(({ fingerprint, expiresAt }) => [
-      formatFingerprint(fingerprint),
-      age(expiresAt),
-    ]);
-    const [first = ['-', '-'], ...others] = shown;
-    return [
-      [relation, site, role, address ?? '-', list, ...first],
-      ...others.map((each) => ['', '', '', '', '', ...each]),
-    ];
-  });
+  const rows = neighbours.map(({ relation, site, role, address, revocationList }) => [
+    relation,
+    site,
+    role,
+    address ?? '-',
+    revocationList === null ? '-' : age(revocationList.issuedAt),
+  ]);
   return formatTable(
     [
-      { title: 'RELATION' },
-      { title: 'SITE' },
+      { title: 'RELATION', widthMin: 8 },
+      { title: 'SITE', widthMin: 4 },
       { title: 'ROLE' },
-      { title: 'ADDRESS' },
+      { title: 'ADDRESS', widthMin: 7 },
       { title: 'CRL ISSUED' },
-      { title: 'AUTHORITY', widthMin: 16 },
-      { title: 'EXPIRES' },
     ],
     rows,
     columns,
+  );
+}
+
+/** Fingerprints are compared in every digit: never cut, so not in the table. */
+function authorityLines({ neighbours }: SiteStatus, age: (time: string) => string): string[] {
+  return neighbours.flatMap(({ relation, authorities }) =>
+    authorities.flatMap(({ fingerprint, expiresAt }) => [
+      `${relation}: authority, expires ${age(expiresAt)}`,
+      `  ${formatFingerprint(fingerprint)}`,
+    ]),
   );
 }

@@ -9,6 +9,7 @@ import {
   formatFingerprint,
   parseFingerprint,
 } from '../../common/identity/fingerprint.ts';
+import { IdentityError } from '../../common/identity/identity-error.ts';
 import {
   acceptRevocationLists,
   createInvitation,
@@ -20,13 +21,18 @@ import {
 } from '../../common/identity/invitation.ts';
 import { SiteAuthority } from '../../common/identity/site-authority.ts';
 import {
+  readSiteDocument,
   readTextIfThere,
+  requireSite,
   siteDocumentSchema,
   siteFiles,
+  siteNameSchema,
 } from '../../common/identity/site-files.ts';
+import { readSiteStatus } from '../../common/identity/site-status.ts';
 import type { CommandContext } from '../context.ts';
 import { UsageError } from '../usage-error.ts';
 import { examples } from './examples.ts';
+import { repeatable } from './repeatable.ts';
 import { addSiteStatusCommand, siteOption } from './site-status.ts';
 
 interface SiteOptions {
@@ -59,8 +65,8 @@ function addInit(site: Command, context: CommandContext): void {
     .description('make the directory of a site: its name, its authority, its certificates')
     .argument('<directory>', 'is made if it is not there')
     .requiredOption('--name <name>', 'name of the site, in all its certificates')
-    .option('--listen <host:port...>', 'where neighbours dial this site')
-    .action(async (directory: string, options: { name: string; listen?: string[] }) => {
+    .option('--listen <host:port>', 'where neighbours dial this site; may be repeated', repeatable)
+    .action(async (directory: string, options: { name: string; listen?: readonly string[] }) => {
       const document = parseConfig(
         siteDocumentSchema,
         {
@@ -74,7 +80,7 @@ function addInit(site: Command, context: CommandContext): void {
       const path = resolve(directory);
       await new SiteAuthority(context, path).init(document);
       context.output.remark(
-        `${document.name} is in ${path}; its authority is\n  ${await ownFingerprint(path)}`,
+        `${document.name} is in ${path}; its authority is\n  ${await fingerprintIn(path, 'authority')}`,
       );
     });
   examples(command, [
@@ -87,7 +93,7 @@ function addInvite(site: Command, context: CommandContext): void {
   const command = site
     .command('invite')
     .description('print an invitation for a neighbour; it holds nothing secret')
-    .requiredOption('--relation <name>', 'what both sites call their relation')
+    .requiredOption('--relation <name>', 'what both sites call their relation', checkedName)
     .addOption(
       new Option('--as <role>', 'what this site is in it').choices(roles).makeOptionMandatory(),
     )
@@ -115,9 +121,13 @@ function addTrust(site: Command, context: CommandContext): void {
     .command('trust')
     .description("pin a neighbour's authority, after its fingerprint has been compared")
     .argument('<invitation>', 'the file that the neighbour sent; - reads standard input')
-    .option('--fingerprint <sha256...>', 'what the neighbour told; without, you are asked')
+    .option(
+      '--fingerprint <sha256>',
+      'what the neighbour told; without, you are asked; may be repeated',
+      repeatable,
+    )
     .addOption(siteOption())
-    .action(async (file: string, options: SiteOptions & { fingerprint?: string[] }) => {
+    .action(async (file: string, options: SiteOptions & { fingerprint?: readonly string[] }) => {
       const path = resolve(options.site);
       const invitation = await readInvitation(file, context);
       const confirmed =
@@ -125,6 +135,10 @@ function addTrust(site: Command, context: CommandContext): void {
         (await askToCompare(path, invitation, context));
       const { relation, role } = await trustInvitation(context.clock, path, invitation, confirmed);
       context.output.remark(`${invitation.site} is trusted as ${role} of relation ${relation}`);
+      const { warnings } = await readSiteStatus(path, context.clock.wallUs() / 1_000);
+      for (const warning of warnings.filter((each) => each.includes(`(${relation})`))) {
+        context.output.remark(context.output.errorStyle.yellow(warning));
+      }
     });
   examples(command, [
     ['isobar site trust invitation.json', 'shows the fingerprint and asks'],
@@ -182,8 +196,9 @@ function addRotate(site: Command, context: CommandContext): void {
     .description('new keys, without interrupting connections')
     .addArgument(new Argument('<what>', 'which').choices(['leaf', 'signing', 'authority']))
     .option('--activate', 'authority: the prepared one takes over; all neighbours have pinned it')
+    .option('--yes', 'with --activate: they have, ask nobody')
     .addOption(siteOption())
-    .action(async (what: string, options: SiteOptions & { activate?: boolean }) => {
+    .action(async (what: string, options: SiteOptions & { activate?: boolean; yes?: boolean }) => {
       const path = resolve(options.site);
       const authority = new SiteAuthority(context, path);
       if (what === 'leaf' || what === 'signing') {
@@ -191,12 +206,14 @@ function addRotate(site: Command, context: CommandContext): void {
         const name = what === 'leaf' ? 'TLS' : 'signing';
         context.output.remark(`the ${name} certificate has a new key`);
       } else if (options.activate === true) {
+        if (options.yes !== true) await askWhetherPinned(path, context);
         await authority.activateAuthority();
-        context.output.remark(`the new authority issues now:\n  ${await ownFingerprint(path)}`);
+        const fingerprint = await fingerprintIn(path, 'authority');
+        context.output.remark(`the new authority issues now:\n  ${fingerprint}`);
       } else {
         await authority.prepareAuthority();
         context.output.remark(
-          'the next authority is prepared: send each neighbour a new isobar site invite to trust, then add --activate',
+          `the next authority is prepared:\n  ${await fingerprintIn(path, 'next-authority')}\nsend each neighbour a new isobar site invite to trust; when all of them have, add --activate`,
         );
       }
     });
@@ -204,7 +221,7 @@ function addRotate(site: Command, context: CommandContext): void {
     ['isobar site rotate leaf', ''],
     ['isobar site rotate signing', ''],
     ['isobar site rotate authority', 'first: neighbours trust a new invitation'],
-    ['isobar site rotate authority --activate', 'then'],
+    ['isobar site rotate authority --activate', 'then, when all of them have'],
   ]);
 }
 
@@ -219,8 +236,14 @@ function addRevocationList(site: Command, context: CommandContext): void {
     .description("print this site's list, as PEM, for its neighbours")
     .addOption(siteOption())
     .action(async (options: SiteOptions) => {
-      const text = await readTextIfThere(siteFiles(resolve(options.site)).revocationList);
-      await context.output.line((text ?? '').trimEnd());
+      const files = siteFiles(resolve(options.site));
+      requireSite(files);
+      const text = await readTextIfThere(files.revocationList);
+      if (text === undefined) {
+        const message = `${files.revocationList} is not there yet: let a process of the site run`;
+        throw new IdentityError('site-unusable', message);
+      }
+      await context.output.line(text.trimEnd());
     });
   examples(show, [['isobar site crl show > crl.pem', '']]);
   const accept = crl
@@ -259,6 +282,13 @@ async function readText(file: string, context: CommandContext): Promise<string> 
   }
 }
 
+function checkedName(text: string): string {
+  const parsed = siteNameSchema.safeParse(text);
+  if (parsed.success) return parsed.data;
+  const rules = parsed.error.issues.map(({ message }) => message).join('; ');
+  throw new UsageError(`'${text}' is no name of a relation: ${rules}`);
+}
+
 function checkedFingerprint(text: string): string {
   const fingerprint = parseFingerprint(text);
   if (fingerprint !== undefined) return fingerprint;
@@ -277,7 +307,7 @@ async function askToCompare(
   invitation: Invitation,
   context: CommandContext,
 ): Promise<readonly string[]> {
-  const fingerprints = await fingerprintsToCompare(path, invitation);
+  const fingerprints = await fingerprintsToCompare(context.clock, path, invitation);
   if (fingerprints.length === 0) return [];
   if (context.ask === undefined) {
     throw new UsageError(
@@ -299,7 +329,37 @@ function shown(fingerprint: string): string {
   return `  ${formatFingerprint(fingerprint)}`;
 }
 
-async function ownFingerprint(directory: string): Promise<string> {
-  const cert = await readFile(siteFiles(directory).certificate('authority'), 'utf8');
+/**
+ * Whoever has not pinned the prepared authority refuses this site once it has taken over, and only that site knows.
+ * @throws UsageError without a yes
+ */
+async function askWhetherPinned(path: string, context: CommandContext): Promise<void> {
+  const files = siteFiles(path);
+  const { neighbours } = readSiteDocument(files);
+  const next = await readTextIfThere(files.certificate('next-authority'));
+  // Activating says what is wrong when none is prepared.
+  if (neighbours.length === 0 || next === undefined) return;
+  const lines = [
+    'A neighbour that has not pinned the prepared authority refuses this site from then on:',
+    shown(fingerprintOf(next)),
+    `isobar site status of each of them must show it for its relation:`,
+    ...neighbours.map(({ relation, site }) => `  ${relation} (${site})`),
+  ];
+  if (context.ask === undefined) {
+    throw new UsageError(
+      [...lines, 'Without a terminal nobody can say so: add --yes when they do'].join('\n'),
+    );
+  }
+  context.output.remark(lines.join('\n'));
+  const answer = await context.ask('Do all of them show it? (yes/no) ');
+  if (answer.trim().toLowerCase() === 'yes') return;
+  throw new UsageError('the present authority stays: only a plain yes changes it');
+}
+
+async function fingerprintIn(
+  directory: string,
+  stem: 'authority' | 'next-authority',
+): Promise<string> {
+  const cert = await readFile(siteFiles(directory).certificate(stem), 'utf8');
   return formatFingerprint(fingerprintOf(cert));
 }

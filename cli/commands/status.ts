@@ -1,7 +1,11 @@
 import type { Command } from 'commander';
 import type { z } from 'zod';
 
-import { collectorPaths, collectorStatusSchema } from '../../common/control/collector-answer.ts';
+import {
+  collectorPaths,
+  collectorStatusSchema,
+  type CollectorNeighbour,
+} from '../../common/control/collector-answer.ts';
 import { ControlError, type ControlClient } from '../../common/control/control-client.ts';
 import {
   readerStatusSchema,
@@ -10,9 +14,10 @@ import {
 } from '../../common/control/reader-answer.ts';
 import { stageStatusSchema } from '../../common/control/stage-answer.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
-import { configOption, connectClients, connectProcess } from '../clients.ts';
+import { configOption, connectClients } from '../clients.ts';
 import type { CommandContext, Output, ProcessOptions } from '../context.ts';
 import { exitCodes } from '../exit-code.ts';
+import { connectAnyProcess } from '../single-process.ts';
 import { formatDurationMs } from '../text/duration.ts';
 import { printable } from '../text/style.ts';
 import { formatTable } from '../text/table.ts';
@@ -66,6 +71,8 @@ type Stream = ReaderVmStatus;
 
 interface Report {
   readonly up: UpStatus | null;
+  /** Whom a collector that runs alone delivers to. */
+  readonly neighbours: readonly CollectorNeighbour[];
   readonly vms: readonly Vm[];
   readonly streams: readonly Stream[];
   readonly stages: readonly Stage[];
@@ -81,6 +88,7 @@ async function showStatus(options: StatusOptions, context: CommandContext): Prom
     await context.output.line(JSON.stringify(report));
   } else {
     if (report.up !== null) await printProcesses(report.up, context);
+    await printNeighbours(report.neighbours, context.output);
     await printVms(report.vms, context.output);
     await printStreams(report.streams, context);
     await printLost(report.streams, context.output);
@@ -101,11 +109,7 @@ async function asked(context: CommandContext, options: StatusOptions): Promise<A
     const { up, guest, collector, reader } = connectClients(context, options);
     return { up, guest, collector, reader };
   }
-  const client = connectProcess(
-    config,
-    'the process of this configuration',
-    'isobar guest|collector|site run',
-  );
+  const client = connectAnyProcess(config);
   const { name } = await client.process();
   switch (name) {
     case 'guest-agent':
@@ -134,6 +138,7 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
   const vms: Vm[] = [];
   const streams: Stream[] = [];
   const integrity: IntegrityRecord[] = [];
+  const neighbours: CollectorNeighbour[] = [];
   if (guest !== null && !(guest instanceof ControlError)) {
     stages.push(...stagesOf('guest-agent', guest.stages));
   }
@@ -144,8 +149,10 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
       if (guestTrouble !== null) problems.push(describeTrouble(vm, guestTrouble, nowUs));
     }
     // Where the reader is asked as well, it says whether it is connected.
-    for (const { relation, isLive } of clients.reader === undefined ? collector.neighbours : []) {
-      if (!isLive) problems.push(describeSilence(relation));
+    for (const neighbour of clients.reader === undefined ? collector.neighbours : []) {
+      const { relation, isLive, failure } = neighbour;
+      neighbours.push(neighbour);
+      if (!isLive) problems.push(describeSilence(relation, failure));
     }
     stages.push(...stagesOf('host-collector', collector.stages));
   }
@@ -161,14 +168,19 @@ async function gather(clients: Asked, nowUs: number): Promise<Report> {
     for (const name of reader.setAside) {
       problems.push(`a damaged database of the reader was replaced, and kept as ${name}`);
     }
-    if (!reader.isLive) problems.push('the reader is not connected to its producer');
+    if (!reader.isLive) {
+      const why = reader.failure === null ? '' : `: ${printable(reader.failure)}`;
+      problems.push(`the reader is not connected to its producer${why}`);
+    }
   }
-  return { up: up instanceof ControlError ? null : up, vms, streams, stages, integrity, problems };
+  const parts = up instanceof ControlError ? null : up;
+  return { up: parts, neighbours, vms, streams, stages, integrity, problems };
 }
 
 /** What to do about a neighbour that is not there. */
-export function describeSilence(relation: string): string {
-  return `the neighbour of relation ${relation} does not answer: is it up, is its address right, and do both trust each other (isobar site status)?`;
+export function describeSilence(relation: string, failure: string | null): string {
+  const why = failure === null ? '' : `: ${printable(failure)}`;
+  return `the neighbour of relation ${relation} does not answer${why}; is it up, is its address right, and do both trust each other (isobar site status)?`;
 }
 
 function describeTrouble(vm: string, trouble: GuestTrouble, nowUs: number): string {
@@ -218,6 +230,21 @@ async function printProcesses(up: UpStatus, context: CommandContext): Promise<vo
     { title: 'STARTED', alignment: 'right' },
     { title: 'RESTARTS', alignment: 'right' },
   ] as const;
+  for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+  await output.line('');
+}
+
+async function printNeighbours(
+  neighbours: readonly CollectorNeighbour[],
+  output: Output,
+): Promise<void> {
+  if (neighbours.length === 0) return;
+  const { style } = output;
+  const rows = neighbours.map(({ relation, isLive }) => [
+    relation,
+    isLive ? style.green('live') : style.red('silent'),
+  ]);
+  const columns = [{ title: 'NEIGHBOUR', widthMin: 9 }, { title: 'STATE' }] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
   await output.line('');
 }
@@ -331,15 +358,15 @@ async function printIntegrity(
 /** The table that follows the data path, stage by stage. */
 export async function printStages(stages: readonly Stage[], output: Output): Promise<void> {
   if (stages.length === 0) return;
-  const emphasize = (count: number): string =>
-    count === 0 ? '0' : output.style.red(formatCount(count));
+  const { yellow, red } = output.style;
   const rows = stages.map((stage) => [
     stage.process,
     stage.stage,
     formatCount(stage.accepted),
     formatCount(stage.forwarded),
-    emphasize(stage.dropped),
-    emphasize(stage.failed),
+    // Duplicates, for one, are no loss.
+    coloured(stage.dropped, yellow),
+    coloured(stage.failed, red),
     stage.lagMs === null ? '-' : formatDurationMs(stage.lagMs),
   ]);
   const columns = [
@@ -352,4 +379,8 @@ export async function printStages(stages: readonly Stage[], output: Output): Pro
     { title: 'LAG', alignment: 'right' },
   ] as const;
   for (const line of formatTable(columns, rows, output.columns)) await output.line(line);
+}
+
+function coloured(count: number, colour: (text: string) => string): string {
+  return count === 0 ? '0' : colour(formatCount(count));
 }

@@ -67,7 +67,7 @@ export function addVmCommands(program: Command, context: CommandContext): void {
     .argument('<file>', 'a descriptor, or its "monitoring" part; - reads standard input')
     .option(
       '--revision <n>',
-      'the revision that the change was made from; a descriptor has its own',
+      'the revision that the change was made from, where the file holds none',
     )
     .option('--json', 'print the new descriptor')
     .action(async (id: string, file: string, _options: unknown, self: Command) => {
@@ -155,10 +155,14 @@ async function setMonitoring(
     if (descriptor.id !== id) {
       throw new UsageError(`${file} describes ${descriptor.id}, not ${id}`);
     }
-    change = { revision: descriptor.revision, monitoring: descriptor.monitoring };
+    const stated = 'revision' in document ? descriptor.revision : undefined;
+    change = {
+      revision: revisionOf(stated, options.revision, file),
+      monitoring: descriptor.monitoring,
+    };
   } else {
     const monitoring = parseConfig(vmDescriptorSchema.shape.monitoring, document, file);
-    change = { revision: parseRevision(options.revision, file), monitoring };
+    change = { revision: revisionOf(undefined, options.revision, file), monitoring };
   }
   const collector = connectCollector(context, options);
   const changed = await collector.call(
@@ -171,11 +175,21 @@ async function setMonitoring(
   else context.output.remark(`${id} is at revision ${changed.revision}`);
 }
 
-function parseRevision(text: string | undefined, file: string): number {
-  const revision = Number(text);
-  if (Number.isInteger(revision) && revision >= 1) return revision;
+/** The revision that a change was made from: what the file states, or what the option does. */
+function revisionOf(stated: number | undefined, option: string | undefined, file: string): number {
+  if (option === undefined) {
+    if (stated !== undefined) return stated;
+    throw new UsageError(
+      `${file} holds no revision: give --revision N, the one that 'isobar vm show' printed when you began the change`,
+    );
+  }
+  const revision = Number(option);
+  if (!Number.isInteger(revision) || revision < 1) {
+    throw new UsageError(`--revision ${option} is no revision: give a whole number from 1 on`);
+  }
+  if (stated === undefined || stated === revision) return revision;
   throw new UsageError(
-    `${file} holds no revision: give --revision N, the one that 'isobar vm show' printed when you began the change`,
+    `${file} holds revision ${stated}, not ${revision}: leave --revision out, or correct the file`,
   );
 }
 

@@ -15,7 +15,7 @@ import {
   type DemoFederation,
   type DemoSite,
 } from './demo-federation.ts';
-import { DemoView } from './demo-view.ts';
+import { DemoView, shownLagMs } from './demo-view.ts';
 import { SavingApplication } from './saving-application.ts';
 import { SeriesCheck, verdictOf, type Verdict } from './verdict.ts';
 
@@ -156,6 +156,10 @@ export class DemoRun {
   }
 
   async #draw(): Promise<void> {
+    const now = {
+      nowUs: this.#deps.clock.wallUs(),
+      saveIntervalMs: 1_000 / this.#options.ratePerSecond,
+    };
     await this.#view.draw({
       elapsedMs: this.#deps.clock.monotonicMs() - this.#startedAtMs,
       isUp: this.#isUp,
@@ -164,7 +168,10 @@ export class DemoRun {
         saved: application.saved,
         stored,
         newest: newest === undefined ? null : JSON.stringify(newest.value),
-        lagMs,
+        lagMs: shownLagMs(
+          { saved: application.saved, stored, newestTimeUs: newest?.timeUs, lagMs },
+          now,
+        ),
       })),
     });
   }

@@ -12,6 +12,25 @@ export interface VmLine {
   readonly lagMs: number | null;
 }
 
+/**
+ * From the save to its arrival. While some are saved that have not arrived, at least the age of the first of them, so that it
+ * grows in an outage.
+ */
+export function shownLagMs(
+  series: {
+    readonly saved: number;
+    readonly stored: number;
+    /** Of the newest value that arrived. */
+    readonly newestTimeUs: number | undefined;
+    readonly lagMs: number | null;
+  },
+  { nowUs, saveIntervalMs }: { readonly nowUs: number; readonly saveIntervalMs: number },
+): number | null {
+  const { saved, stored, newestTimeUs, lagMs } = series;
+  if (lagMs === null || newestTimeUs === undefined || stored >= saved) return lagMs;
+  return Math.max(lagMs, (nowUs - newestTimeUs) / 1_000 - saveIntervalMs);
+}
+
 export interface DemoState {
   readonly elapsedMs: number;
   readonly isUp: Readonly<Record<DemoSite, boolean>>;

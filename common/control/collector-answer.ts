@@ -24,9 +24,18 @@ export const vmListAnswerSchema = z.object({
   refused: z.array(z.object({ vm: z.string(), revision: z.int(), reason: z.string() })).default([]),
 });
 
+/** Who may subscribe. */
+const collectorNeighbourSchema = z.object({
+  relation: z.string(),
+  /** It has subscribed, and is connected. */
+  isLive: z.boolean(),
+  /** Why one that we dial can't be reached. */
+  failure: z.string().nullable().default(null),
+});
+export type CollectorNeighbour = z.output<typeof collectorNeighbourSchema>;
+
 export const collectorStatusSchema = z.looseObject({
-  /** Who may subscribe; `isLive`: it has, and is connected. */
-  neighbours: z.array(z.object({ relation: z.string(), isLive: z.boolean() })).default([]),
+  neighbours: z.array(collectorNeighbourSchema).default([]),
   /** Stages that all VMs share. */
   stages: z.record(z.string(), stageCountsSchema).default({}),
   vms: z.array(

@@ -3,6 +3,13 @@ import { z } from 'zod';
 /** Longest path of a unix socket on Linux: sun_path has 108 bytes and ends in NUL. */
 export const socketPathBytesMax = 107;
 
+/** What is wrong with the path of a control socket, and what to do; undefined when nothing is. */
+export function socketPathProblem(path: string): string | undefined {
+  const byteCount = Buffer.byteLength(path);
+  if (byteCount <= socketPathBytesMax) return undefined;
+  return `${path} has ${byteCount} bytes, a socket path may have ${socketPathBytesMax}: use a shorter data directory, or set controlSocket`;
+}
+
 /** What every control socket answers under {@link processPath}: who lives there. */
 export const processAnswerSchema = z.object({
   name: z.string(),

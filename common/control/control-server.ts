@@ -15,6 +15,7 @@ import type { Service } from '../runtime/service.ts';
 import {
   processPath,
   socketPathBytesMax,
+  socketPathProblem,
   type ErrorAnswer,
   type ProcessAnswer,
 } from './control-answer.ts';
@@ -66,13 +67,11 @@ export class ControlServer implements Service {
 
   async start(): Promise<void> {
     const path = this.#socketPath;
-    const pathBytes = Buffer.byteLength(path);
-    if (pathBytes > socketPathBytesMax) {
-      throw new ControlServerError(
-        'socket-path-too-long',
-        `${path} has ${pathBytes} bytes, a socket path may have ${socketPathBytesMax}: use a shorter data directory`,
-        { context: { pathBytes, pathBytesMax: socketPathBytesMax } },
-      );
+    const problem = socketPathProblem(path);
+    if (problem !== undefined) {
+      throw new ControlServerError('socket-path-too-long', problem, {
+        context: { pathBytes: Buffer.byteLength(path), pathBytesMax: socketPathBytesMax },
+      });
     }
     makeDirectory(dirname(path), 0o700);
     const listener = getRequestListener(this.#wrappedApp().fetch);

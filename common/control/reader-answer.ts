@@ -133,6 +133,8 @@ export const lossesAnswerSchema = z.object({
 export const readerStatusSchema = stageStatusSchema.extend({
   /** False while the producer does not answer: what is stored can be read, nothing new comes. */
   isLive: z.boolean().default(true),
+  /** Why the producer can't be reached, where we dial it. */
+  failure: z.string().nullable().default(null),
   /** Streams of /v1/watch that are open. */
   watcherCount: countSchema.default(0),
   vms: z.array(readerVmStatusSchema).default([]),

@@ -38,6 +38,8 @@ export const relayStatusSchema = stageStatusSchema.extend({
       direction: z.enum(['upstream', 'downstream']),
       /** Of one upstream: it answers. Of one downstream: it has subscribed, and is connected. */
       isLive: z.boolean(),
+      /** Why one that we dial can't be reached. */
+      failure: z.string().nullable().default(null),
       /** Of one upstream. */
       delays: delaysSchema.nullable(),
     }),

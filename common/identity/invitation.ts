@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 
 import { z } from 'zod';
@@ -71,10 +72,12 @@ export async function createInvitation(
 
 /** The fingerprints in the invitation that are not pinned for its relation yet: what people have to compare. */
 export async function fingerprintsToCompare(
+  clock: Clock,
   directory: string,
   invitation: Invitation,
 ): Promise<readonly string[]> {
   await refuseUnfit(invitation);
+  refuseExpired(invitation, clock.wallUs() / 1_000);
   const files = siteFiles(directory);
   const pinned = await pinsOf(files, readSiteDocument(files), invitation.relation);
   const known = new Set(pinned.map((pem) => fingerprintOf(pem)));
@@ -96,7 +99,7 @@ export function trustInvitation(
 ): Promise<SiteNeighbour> {
   const files = siteFiles(directory);
   return withSiteLock(clock, files, async () => {
-    const toCompare = await fingerprintsToCompare(directory, invitation);
+    const toCompare = await fingerprintsToCompare(clock, directory, invitation);
     const unconfirmed = toCompare.find((fingerprint) => !confirmed.includes(fingerprint));
     if (unconfirmed !== undefined) {
       throw new IdentityError(
@@ -200,6 +203,16 @@ async function refuseUnfit({ authorities, site }: Invitation): Promise<void> {
       splitPem(pem).length === 1 ? await authorityProblem(pem, site) : 'it is not one PEM block';
     if (problem !== undefined) refuse(`its authority is not acceptable: ${problem}`);
   }
+}
+
+/** While it rotates, one of a site's authorities may have run out; the others do. */
+function refuseExpired({ authorities, site }: Invitation, nowMs: number): void {
+  const expiresMs = authorities.map((pem) => Date.parse(new X509Certificate(pem).validTo));
+  const lastMs = Math.max(...expiresMs);
+  if (lastMs > nowMs) return;
+  refuse(
+    `its authority expired on ${new Date(lastMs).toISOString()}: ask ${site} for a new invitation`,
+  );
 }
 
 /** A certificate must lead to one relation only. */

@@ -1,5 +1,5 @@
 import { randomBytes, X509Certificate, createPrivateKey } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
@@ -125,14 +125,35 @@ export function siteFiles(directory: string): SiteFiles {
 
 /** @throws IdentityError `site-missing`; ConfigError with every problem of `site.json`. */
 export function readSiteDocument(files: SiteFiles): SiteDocument {
-  if (!existsSync(files.document)) {
+  requireSite(files);
+  return loadConfig(siteDocumentSchema, files.document);
+}
+
+/** @throws IdentityError `site-missing`; `site-unusable` when this user may not look. */
+export function requireSite({ document }: SiteFiles): void {
+  try {
+    accessSync(document, constants.R_OK);
+  } catch (cause) {
+    if (!absentCodes.has(systemErrorCode(cause) ?? '')) throw unusable(document, cause);
     throw new IdentityError(
       'site-missing',
-      `${files.document} is not there: isobar site init makes a site, --site DIRECTORY names one`,
+      `${document} is not there: isobar site init makes a site, --site DIRECTORY names one`,
       { needsSetup: true },
     );
   }
-  return loadConfig(siteDocumentSchema, files.document);
+}
+
+const absentCodes = new Set(['ENOENT', 'ENOTDIR']);
+/** Others (a full disk, a fault) may pass without anyone changing anything. */
+const setupCodes = new Set(['EACCES', 'EISDIR', 'ENOTDIR', 'EPERM', 'EROFS']);
+
+function unusable(path: string, cause: unknown): IdentityError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new IdentityError(
+    'site-unusable',
+    `${path} can't be used (${reason}): run as the user to whom the site belongs, or choose another directory`,
+    { cause, needsSetup: setupCodes.has(systemErrorCode(cause) ?? '') },
+  );
 }
 
 /** Only its owner may read it. */
@@ -161,8 +182,8 @@ export async function writeFileAtomically(
     }
     await rename(temporary, path);
   } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
+    await rm(temporary, { force: true }).catch(() => {});
+    throw unusable(path, error);
   }
   const directory = await open(parent, 'r');
   try {
@@ -177,13 +198,16 @@ export async function writeSiteDocument(files: SiteFiles, document: SiteDocument
   await writeFileAtomically(files.document, text, publicMode);
 }
 
-/** The file's text; undefined when there is none. */
+/**
+ * The file's text; undefined when there is none.
+ * @throws IdentityError `site-unusable`
+ */
 export async function readTextIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
+    throw unusable(path, error);
   }
 }
 

@@ -5,6 +5,7 @@ import { systemErrorCode } from '../runtime/operating-error.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { readRevocationList, type RevocationList } from './revocation-list.ts';
 import {
+  readPair,
   readSiteDocument,
   readTextIfThere,
   secretMode,
@@ -53,7 +54,17 @@ const authorityWarningMs = 60 * dayMs;
 /** Less of a lifetime than this left: renewal, which comes at a third, has not happened. */
 const overdueRatio = 0.25;
 
-/** What there is in a site directory, and what is wrong with it. Reads no private key. */
+/** Whose private keys are looked at, and what to do without them. */
+const keys = {
+  authority: {
+    whose: "this site's authority",
+    remedy: 'restore it from a backup, as nothing of this site is renewed without it',
+  },
+  leaf: { whose: 'the TLS certificate', remedy: 'let a process of the site run' },
+  signing: { whose: 'the signing certificate', remedy: 'let a process of the site run' },
+} as const;
+
+/** What there is in a site directory, and what is wrong with it. Of private keys it tells only whether they fit. */
 export async function readSiteStatus(directory: string, nowMs: number): Promise<SiteStatus> {
   const files = siteFiles(directory);
   const document = readSiteDocument(files);
@@ -77,11 +88,21 @@ export async function readSiteStatus(directory: string, nowMs: number): Promise<
   ] as const) {
     warnings.push(...(await modeWarning(files.key(stem))));
   }
+  for (const [stem, certificate] of [
+    ['authority', authority],
+    ['leaf', leaf],
+    ['signing', signing],
+  ] as const) {
+    if (certificate === undefined || (await readPair(files, stem)) !== undefined) continue;
+    const { whose, remedy } = keys[stem];
+    warnings.push(`the private key of ${whose} is missing, damaged or of another: ${remedy}`);
+  }
   const neighbours: NeighbourStatus[] = [];
   for (const neighbour of document.neighbours) {
     neighbours.push(await neighbourStatus(files, neighbour, nowMs, warnings));
   }
   const next = await certificateOf(files, 'next-authority');
+  if (next !== undefined) warnings.push(preparedWarning(document.neighbours));
   return {
     name: document.name,
     listen: document.listen,
@@ -102,10 +123,12 @@ async function neighbourStatus(
   warnings: string[],
 ): Promise<NeighbourStatus> {
   const pins = splitPem((await readTextIfThere(files.pins(relation))) ?? '');
-  const authorities = pins.map((pem) => new X509Certificate(pem));
+  const authorities = pins.map((pem) => parsed(pem)).filter((each) => each !== undefined);
   const list = await newestList(files.neighbourRevocationList(relation), authorities);
   if (authorities.length === 0) {
     warnings.push(`${site} (${relation}) has no pinned authority and can't connect`);
+  } else if (authorities.length < pins.length) {
+    warnings.push(`a pinned authority of ${site} (${relation}) is damaged: trust a new invitation`);
   }
   const inUse = authorities.filter((each) => !isSuperseded(each, authorities, nowMs));
   for (const each of inUse) warnAboutAuthority(warnings, `${site} (${relation})`, each, nowMs);
@@ -133,6 +156,11 @@ function isSuperseded(
   return expiryMs(authority) <= nowMs && authorities.some((each) => expiryMs(each) > nowMs);
 }
 
+function preparedWarning(neighbours: readonly SiteNeighbour[]): string {
+  const relations = neighbours.map(({ relation }) => relation).join(', ') || 'there is none';
+  return `a next authority is prepared and not in use: when every neighbour (${relations}) has pinned it, isobar site rotate authority --activate`;
+}
+
 function warnAboutAuthority(
   warnings: string[],
   whose: string,
@@ -140,7 +168,7 @@ function warnAboutAuthority(
   nowMs: number,
 ): void {
   if (certificate === undefined) {
-    warnings.push(`the authority of ${whose} is missing`);
+    warnings.push(`the authority of ${whose} is missing or damaged: restore it from a backup`);
     return;
   }
   const leftMs = expiryMs(certificate) - nowMs;
@@ -156,7 +184,7 @@ function warnAboutRenewal(
   nowMs: number,
 ): void {
   if (certificate === undefined) {
-    warnings.push(`the ${kind} certificate is missing: isobar site rotate leaf`);
+    warnings.push(`the ${kind} certificate is missing or damaged: let a process of the site run`);
     return;
   }
   const leftMs = expiryMs(certificate) - nowMs;
@@ -184,7 +212,15 @@ async function certificateOf(
   stem: PairStem,
 ): Promise<X509Certificate | undefined> {
   const pem = await readTextIfThere(files.certificate(stem));
-  return pem === undefined ? undefined : new X509Certificate(pem);
+  return pem === undefined ? undefined : parsed(pem);
+}
+
+function parsed(pem: string): X509Certificate | undefined {
+  try {
+    return new X509Certificate(pem);
+  } catch {
+    return undefined;
+  }
 }
 
 async function newestList(

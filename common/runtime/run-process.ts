@@ -13,6 +13,8 @@ import { listenForStop, type StopSignals } from './stop-signals.ts';
 
 /** What a process gives each of its parts. */
 export interface ProcessDependencies {
+  /** Its configuration, for messages that name it. */
+  readonly configPath: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -32,6 +34,8 @@ export interface Program<Schema extends z.ZodType> {
    * parent's end is the program's to notice.
    */
   readonly ownsParentChannel?: (config: z.output<Schema>) => boolean;
+  /** What the configuration says of it; the command line says more. */
+  readonly logLevelOf?: (config: z.output<Schema>) => LogLevel;
   /** Only constructs; work begins with `start`. */
   build(config: z.output<Schema>, dependencies: ProcessDependencies): Service;
 }
@@ -61,11 +65,13 @@ export async function runProcess<Schema extends z.ZodType>(
 ): Promise<void> {
   const options = parseCommandLine(program.name, commandLine);
   if (options === undefined) return;
-  const log = createLog(program.name, options.logLevel);
+  let log = createLog(program.name, options.logLevel ?? 'info');
   const clock = new SystemClock();
   let signals: StopSignals | undefined;
   try {
     const config = loadConfig(program.schema, options.configPath);
+    const logLevel = options.logLevel ?? program.logLevelOf?.(config) ?? 'info';
+    log = createLog(program.name, logLevel);
     if (options.checksOnly) {
       process.stdout.write(`${options.configPath}: ok\n`);
       return;
@@ -80,10 +86,11 @@ export async function runProcess<Schema extends z.ZodType>(
     const { request: requestStop } = signals;
     const random = new SystemRandom();
     const service = program.build(config, {
+      configPath: options.configPath,
       clock,
       random,
       log,
-      logLevel: options.logLevel,
+      logLevel,
       requestStop,
     });
     crashOnUncaught(log);
@@ -99,7 +106,8 @@ export async function runProcess<Schema extends z.ZodType>(
 interface CommandLine {
   readonly configPath: string;
   readonly checksOnly: boolean;
-  readonly logLevel: (typeof logLevels)[number];
+  /** Without one the configuration says, or it is `info`. */
+  readonly logLevel: LogLevel | undefined;
 }
 
 /** Answers --help, --version and mistakes itself; then there is nothing to run. */
@@ -111,7 +119,7 @@ function parseCommandLine(name: string, commandLine: readonly string[]): Command
       options: {
         config: { type: 'string' },
         'check-config': { type: 'boolean', default: false },
-        'log-level': { type: 'string', default: 'info' },
+        'log-level': { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
         version: { type: 'boolean', default: false },
       },
@@ -120,9 +128,12 @@ function parseCommandLine(name: string, commandLine: readonly string[]): Command
       process.stdout.write(`${values.help ? usage : packageVersion()}\n`);
       return undefined;
     }
-    const logLevel = logLevels.find((level) => level === values['log-level']);
+    const { 'log-level': given } = values;
+    const logLevel = logLevels.find((level) => level === given);
     if (values.config === undefined) throw new TypeError('--config FILE is missing');
-    if (logLevel === undefined) throw new TypeError(`unknown log level ${values['log-level']}`);
+    if (given !== undefined && logLevel === undefined) {
+      throw new TypeError(`unknown log level ${given}`);
+    }
     return { configPath: values.config, checksOnly: values['check-config'], logLevel };
   } catch (error) {
     process.stderr.write(`${name}: ${messageOf(error)}\n${usage}\n`);

@@ -15,6 +15,7 @@ import { StageCounters, type StageCounts } from '../runtime/stage-counters.ts';
 import { RequestRefused, statusOf, type ControlCode } from './control-code.ts';
 import type { BoundEndpoint } from './endpoint.ts';
 import { Exchange, readBody } from './exchange.ts';
+import { listen } from './listen.ts';
 import { contentDigestOf, isSignatureField, signAnswer } from './message-signature.ts';
 import type { ReplayStore } from './replay-store.ts';
 import { readHead, RequestGate, type SignatureTimes } from './request-gate.ts';
@@ -158,13 +159,7 @@ export class SiteControlServer implements Service {
       server.setSecureContext(secureContextOf(this.#dependencies.identity));
       this.#connections.cutUntrusted();
     });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(options.port, options.host, () => {
-        server.removeListener('error', reject);
-        resolve();
-      });
-    });
+    await listen(server, options);
     this.#server = server;
   }
 

@@ -3,6 +3,7 @@ import { bodyLimit } from 'hono/body-limit';
 import { z } from 'zod';
 
 import { formatProblem, type ConfigProblem } from '../../common/config/load-config.ts';
+import type { CollectorNeighbour } from '../../common/control/collector-answer.ts';
 import { OperatingError } from '../../common/runtime/operating-error.ts';
 import type { StageCounts } from '../../common/runtime/stage-counters.ts';
 import {
@@ -47,7 +48,7 @@ export function createControlApi(deps: {
   readonly vms: VmSupervisor;
   /** Counts of what comes after the origin. */
   readonly streamStages: () => Record<string, StageCounts>;
-  readonly neighbours: () => readonly { readonly relation: string; readonly isLive: boolean }[];
+  readonly neighbours: () => readonly CollectorNeighbour[];
 }): Hono {
   const { vms } = deps;
   const api = new Hono();

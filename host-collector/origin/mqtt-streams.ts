@@ -9,6 +9,7 @@ import type { FrameAppender, FrameForwarder, KeyStatements } from '../../broker/
 import { byTransport, producerDefaults } from '../../broker/producer/producer-options.ts';
 import { Producer } from '../../broker/producer/producer.ts';
 import { policyAllows, streamPolicyOf } from '../../broker/stream-policy.ts';
+import type { CollectorNeighbour } from '../../common/control/collector-answer.ts';
 import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
@@ -37,7 +38,7 @@ export interface StreamParts {
   readonly services: readonly Service[];
   readonly stages: () => Record<string, StageCounts>;
   /** Who may subscribe, and whether it has and is connected. */
-  readonly neighbours: () => readonly { readonly relation: string; readonly isLive: boolean }[];
+  readonly neighbours: () => readonly CollectorNeighbour[];
 }
 
 interface Deps {
@@ -45,6 +46,7 @@ interface Deps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly configPath?: string | undefined;
 }
 
 /** The stream log of `deps.database`, and its producers: one on our broker or an external one, one for each neighbour that we dial. */
@@ -98,9 +100,10 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
       ...(site === undefined ? [] : [site.service]),
     ],
     neighbours: () =>
-      links.map(({ relation }) => ({
+      links.map(({ relation, transport }) => ({
         relation,
         isLive: producers.some((producer) => producer.hasSession(relation)),
+        failure: transport.failure ?? null,
       })),
     stages: () =>
       Object.fromEntries(

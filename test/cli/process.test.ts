@@ -89,6 +89,22 @@ describe('the command as a process', () => {
     }
   });
 
+  test.each([
+    ['config example vm > /dev/full', 1, "standard output can't be written (ENOSPC"],
+    ['--help > /dev/full', 1, "standard output can't be written (ENOSPC"],
+    ['demo', 78, 'set TMPDIR to one that this user may write'],
+  ])(
+    'on a disk that takes nothing isobar %s ends with a sentence',
+    async (command, code, sentence) => {
+      const { exitCode, stderr } = await runScript(`${isobar} ${command}`, {
+        TMPDIR: '/proc/none',
+      });
+      expect(exitCode).toBe(code);
+      expect(stderr).toContain(sentence);
+      expect(stderr).not.toMatch(stackLine);
+    },
+  );
+
   test('`isobar watch | head -1` ends quietly with exit code 0', async () => {
     const { exitCode, stdout, stderr } = await runScript(
       `${isobar} watch | head -1; exit \${PIPESTATUS[0]}`,

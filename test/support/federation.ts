@@ -9,7 +9,7 @@ import {
   fileTlsIdentityDefaults,
 } from '../../common/identity/file-tls-identity.ts';
 import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
-import { silentLog } from '../../common/runtime/log.ts';
+import { silentLog, type Log } from '../../common/runtime/log.ts';
 import { SystemRandom } from '../../common/runtime/random.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
@@ -49,9 +49,10 @@ export class Federation {
   async broker(
     identity: FileTlsIdentity,
     options: Partial<NeighbourListenerOptions> = {},
+    deps: { readonly log?: Log; readonly clock?: Clock } = {},
   ): Promise<EmbeddedBroker> {
     const broker = new EmbeddedBroker(
-      { log: silentLog },
+      { log: silentLog, ...deps },
       {
         ...embeddedBrokerDefaults,
         neighbours: {
@@ -71,9 +72,14 @@ export class Federation {
   }
 
   /** A client that dials the neighbour of `relation`. */
-  async client(identity: FileTlsIdentity, relation: string, url: string): Promise<MqttClient> {
+  async client(
+    identity: FileTlsIdentity,
+    relation: string,
+    url: string,
+    log: Log = silentLog,
+  ): Promise<MqttClient> {
     const client = new MqttClient(
-      { clock: new SystemClock(), random: new SystemRandom(), log: silentLog },
+      { clock: new SystemClock(), random: new SystemRandom(), log },
       {
         ...mqttClientDefaults,
         url,

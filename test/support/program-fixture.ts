@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 
 import { z } from 'zod';
 
+import { logLevels } from '../../common/runtime/log.ts';
 import { OperatingError } from '../../common/runtime/operating-error.ts';
 import { runProcess } from '../../common/runtime/run-process.ts';
 
@@ -13,11 +14,13 @@ const schema = z.strictObject({
     .default('good'),
   /** Gets a line for each step of the life cycle. */
   tracePath: z.string(),
+  logLevel: z.enum(logLevels).optional(),
 });
 
 await runProcess({
   name: 'fixture',
   schema,
+  logLevelOf: ({ logLevel }) => logLevel ?? 'info',
   build: (config, { clock }) => {
     const trace = (step: string): void => {
       writeFileSync(config.tracePath, `${step}\n`, { flag: 'a' });

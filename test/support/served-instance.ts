@@ -25,7 +25,7 @@ export async function withInstance(
       new ControlServer(
         app,
         { clock: new SystemClock(), log: silentLog },
-        { name: part, socketPath: sockets[part as keyof typeof apps] },
+        { name: kebabCase(part), socketPath: sockets[part as keyof typeof apps] },
       ),
   );
   for (const server of servers) await server.start();
@@ -37,4 +37,9 @@ export async function withInstance(
   } finally {
     for (const server of servers) await server.stop();
   }
+}
+
+/** As the parts name themselves: primary-site. */
+function kebabCase(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -4,6 +4,8 @@ import { createServer as createTlsServer } from 'node:tls';
 
 import { expect, test } from 'vitest';
 
+import { ConnectionTrouble } from '../../../broker/mqtt/connection-trouble.ts';
+import { EmbeddedBroker, embeddedBrokerDefaults } from '../../../broker/mqtt/embedded-broker.ts';
 import { hostAndPortOf } from '../../../broker/mqtt/listen.ts';
 import { MqttClient, mqttClientDefaults } from '../../../broker/mqtt/mqtt-client.ts';
 import { createAuthority } from '../../../common/identity/certificate-maker.ts';
@@ -12,6 +14,8 @@ import { silentLog } from '../../../common/runtime/log.ts';
 import { SystemRandom } from '../../../common/runtime/random.ts';
 import { eventually } from '../../support/eventually.ts';
 import { freePort } from '../../support/external-broker.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { recordedLog } from '../../support/recorded-log.ts';
 
 /** MQTT 3.1.1, 3.2: accepted, no session. */
 const connectAccepted = Uint8Array.of(0x20, 2, 0, 0);
@@ -139,4 +143,37 @@ test('a broker of others that knows TLS 1.2 only is refused', async () => {
   await client.stop();
   server.close();
   await once(server, 'close');
+});
+
+test('what keeps a connection from coming is warned of once for each cause, and its return is said once', async () => {
+  const clock = new ImpatientClock();
+  const { log, records } = recordedLog();
+  const port = await freePort();
+  const url = `mqtt://127.0.0.1:${port}`;
+  const client = new MqttClient(
+    { clock, random: new SystemRandom(), log },
+    { ...mqttClientDefaults, url },
+  );
+  await client.start();
+  await eventually(() => clock.delaysMs.length > 10, { timeoutMs: 10_000 });
+  const cause = `connect ECONNREFUSED 127.0.0.1:${port}`;
+  expect(records).toMatchObject([{ event: 'mqtt-not-connected', address: url, cause }]);
+  expect(client.failure).toBe(cause);
+  await expect(client.publish('a', new Uint8Array(), 0)).rejects.toThrow(cause);
+
+  const broker = new EmbeddedBroker({ log }, { ...embeddedBrokerDefaults, port });
+  await broker.start();
+  await eventually(() => client.isConnected, { timeoutMs: 10_000 });
+  expect(client.failure).toBeUndefined();
+  expect(records.slice(1)).toMatchObject([{ event: 'mqtt-connected', address: url }]);
+  await client.stop();
+  await broker.stop();
+});
+
+test('causes that alternate fill no log', () => {
+  const { log, records } = recordedLog();
+  const clock = new ManualClock(0);
+  const trouble = new ConnectionTrouble({ clock, log }, {});
+  for (let count = 0; count < 1_000; count += 1) trouble.failed(`cause ${count % 2}`);
+  expect(records.length).toBe(20);
 });

@@ -5,7 +5,7 @@ import { Hono } from 'hono';
 import { stream } from 'hono/streaming';
 import { describe, expect, test } from 'vitest';
 
-import { documentKinds } from '../../../cli/process-kinds.ts';
+import { locateDataDirectory } from '../../../cli/data-directory.ts';
 import { machineDescriptor } from '../../../cli/up/machine-descriptor.ts';
 import type { Reading } from '../../../common/control/reader-answer.ts';
 import { OperatingError } from '../../../common/runtime/operating-error.ts';
@@ -366,6 +366,26 @@ describe('--json', () => {
   });
 });
 
+test('guest status reaches an agent that runs alone, by its configuration', async () => {
+  using directory = temporaryDirectory();
+  const controlSocket = join(directory.path, 'agent.sock');
+  const config = join(directory.path, 'agent.json');
+  writeFileSync(config, JSON.stringify({ dataDirectory: directory.path, controlSocket }));
+  const { remarks, exitCode } = await runIsobar(['guest', 'status', '--config', config]);
+  expect(exitCode).toBe(1);
+  expect(remarks.join('\n')).toContain(`isobar guest run --config ${config}`);
+  const guest = { stages: {}, mount: '/mnt', databases: [], held: [], quarantine: [] };
+  await withInstance({ guestAgent: answer(guest) }, async (_run, instance) => {
+    const { sockets } = locateDataDirectory(instance, {}, 0);
+    writeFileSync(
+      config,
+      JSON.stringify({ dataDirectory: directory.path, controlSocket: sockets.guestAgent }),
+    );
+    const shown = await runIsobar(['guest', 'status', '--config', config]);
+    expect(shown.lines[0]).toBe('mount  /mnt');
+  });
+});
+
 describe('isobar vm', () => {
   const descriptor = machineDescriptor('vm1', '/run/vm1.sock');
 
@@ -440,6 +460,20 @@ describe('isobar vm', () => {
     });
   });
 
+  test('set-monitoring takes the revision of --revision for a descriptor without one; two that differ are wrong usage', async () => {
+    const changes: { revision: number }[] = [];
+    await withInstance({ hostCollector: collector(changes) }, async (run) => {
+      const { revision: _revision, ...withoutOne } = descriptor;
+      const change = ['vm', 'set-monitoring', 'vm1', '-', '--revision'];
+      const same = { standardInput: JSON.stringify(withoutOne) };
+      expect((await run([...change, '1'], same)).exitCode).toBe(0);
+      const other = await run([...change, '7'], { standardInput: JSON.stringify(descriptor) });
+      expect(other.exitCode).toBe(2);
+      expect(other.remarks[0]).toContain('holds revision 1, not 7');
+    });
+    expect(changes.map(({ revision }) => revision)).toEqual([1]);
+  });
+
   test('a monitoring part without a revision is wrong usage', async () => {
     const { exitCode, remarks } = await runIsobar(['vm', 'set-monitoring', 'vm1', '-'], {
       standardInput: '{}',
@@ -455,43 +489,5 @@ describe('isobar vm', () => {
     expect(exitCode).toBe(78);
     expect(remarks[0]).toContain('id = "a b": letters, digits');
     expect(remarks[0]).toContain('colour = 1: unknown key');
-  });
-});
-
-describe('isobar config', () => {
-  test('check reports all problems of all files at once, exit code 78', async () => {
-    using directory = temporaryDirectory();
-    const good = join(directory.path, 'good.json');
-    const bad = join(directory.path, 'bad.json');
-    const missing = join(directory.path, 'missing.json');
-    writeFileSync(good, JSON.stringify(documentKinds['vm']?.example));
-    writeFileSync(bad, JSON.stringify({ kind: 'VirtualMachine', id: 'a b', speed: 1 }));
-    const { exitCode, lines, remarks } = await runIsobar(['config', 'check', good, bad, missing]);
-    expect(exitCode).toBe(78);
-    expect(lines).toEqual([`${good}: ok`]);
-    expect(remarks[0]).toMatch(/bad\.json: 3 problem\(s\)/);
-    expect(remarks[1]).toContain('no such file');
-  });
-
-  test('check and vm add say which quantities there are when a pattern names none of them', async () => {
-    const specifiers = [{ id: 'a', dataPoints: 'infra/cpu/usage_ratoi' }];
-    const head = { apiVersion: 'isobar/v1', kind: 'VirtualMachine', id: 'vm1' };
-    const standardInput = JSON.stringify({ ...head, monitoring: { specifiers } });
-    for (const command of [
-      ['config', 'check', '--as', 'vm', '-'],
-      ['vm', 'add', '-'],
-    ]) {
-      const { exitCode, remarks } = await runIsobar(command, { standardInput });
-      expect(exitCode).toBe(78);
-      expect(remarks[0]).toContain('infra/cpu/usage_ratio, infra/cpu/time_us, infra/memory/');
-    }
-  });
-
-  test.each(Object.keys(documentKinds))('the example of %s is valid', async (kind) => {
-    const { lines } = await runIsobar(['config', 'example', kind]);
-    const { exitCode } = await runIsobar(['config', 'check', '--as', kind, '-'], {
-      standardInput: lines.join('\n'),
-    });
-    expect(exitCode).toBe(0);
   });
 });

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -90,6 +90,14 @@ describe('isobar site', () => {
     const again = await runIsobar(['site', 'init', at('site-a'), '--name', 'site-x']);
     expect(again.exitCode).toBe(1);
     expect(readFileSync(join(identity, 'authority.key'), 'utf8')).toBe(key);
+  });
+
+  test('options may stand before arguments, and be repeated', async () => {
+    const addresses = ['--listen', 'a.example:1', '--listen', 'a.example:2'];
+    const result = await runIsobar(['site', 'init', '--name', 'a', ...addresses, at('a')]);
+    expect(result.exitCode).toBe(0);
+    const document = readFileSync(join(at('a'), 'site.json'), 'utf8');
+    expect(JSON.parse(document)).toMatchObject({ listen: ['a.example:1', 'a.example:2'] });
   });
 
   test('a wrong name or address is a wrong configuration', async () => {
@@ -225,6 +233,82 @@ describe('isobar site', () => {
     const { neighbours } = (await statusOf('site-b')).status;
     expect(neighbours[0]?.authorities).toHaveLength(1);
     expect(JSON.stringify(neighbours)).not.toContain(before);
+  });
+
+  test('status names private keys that are missing or wrong, and certificates that are damaged', async () => {
+    await made('site-a');
+    const identity = join(at('site-a'), 'identity');
+    const other = readFileSync(join(identity, 'leaf.key'), 'utf8');
+    rmSync(join(identity, 'authority.key'));
+    rmSync(join(identity, 'leaf.key'));
+    writeFileSync(join(identity, 'signing.key'), other);
+    const { exitCode, status } = await statusOf('site-a');
+    expect(exitCode).toBe(1);
+    expect(status.warnings).toEqual([
+      expect.stringMatching(/^the private key of this site's authority .*: restore it/),
+      expect.stringMatching(/^the private key of the TLS certificate .*: let a process/),
+      expect.stringMatching(/^the private key of the signing certificate .*: let a process/),
+    ]);
+    expect(JSON.stringify(status)).not.toContain('PRIVATE');
+    writeFileSync(join(identity, 'leaf.crt'), 'damaged');
+    expect((await statusOf('site-a')).status.warnings).toContain(
+      'the TLS certificate is missing or damaged: let a process of the site run',
+    );
+  });
+
+  test('an expired invitation is refused, one with a late list is remarked', async () => {
+    await made('site-a', 'site-b');
+    const { file, fingerprint } = await invited('site-a', 'producer');
+    const trust = ['site', 'trust', file, '--fingerprint', fingerprint, '--site', at('site-b')];
+    const nowUs = Date.now() * 1_000;
+    const late = new ManualClock(nowUs + 11 * 365 * dayUs);
+    const expired = await runIsobar(trust, { clock: late });
+    expect(expired.exitCode).toBe(1);
+    expect(expired.remarks.join('\n')).toContain('ask site-a for a new invitation');
+    const nextWeek = new ManualClock(nowUs + 7 * dayUs);
+    const { exitCode, remarks } = await runIsobar(trust, { clock: nextWeek });
+    expect(exitCode).toBe(0);
+    expect(remarks).toContainEqual(
+      expect.stringContaining('the revocation list of site-a (a-b) is late'),
+    );
+  });
+
+  test('status shows fingerprints whole, however narrow the terminal', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-b', 'site-a', 'producer');
+    const { fingerprint } = (await statusOf('site-a')).status.authority;
+    const shown = await runIsobar(['site', 'status', '--site', at('site-b')], { columns: 40 });
+    const text = shown.lines.join('\n').replaceAll(/\s/g, '');
+    expect(text.toLowerCase()).toContain(fingerprint.toLowerCase());
+  });
+
+  test('an authority takes over only after someone said that every neighbour has pinned it', async () => {
+    await made('site-a', 'site-b');
+    await trusted('site-b', 'site-a', 'producer');
+    await trusted('site-a', 'site-b', 'consumer');
+    const before = (await statusOf('site-a')).status.authority.fingerprint;
+    const site = ['--site', at('site-a')];
+    const prepared = await runIsobar(['site', 'rotate', 'authority', ...site]);
+    const fingerprint = /SHA256 .*/.exec(prepared.remarks.join('\n'))?.[0] ?? 'none';
+    const { exitCode, status } = await statusOf('site-a');
+    expect(exitCode).toBe(1);
+    expect(status.warnings).toEqual([expect.stringMatching(/prepared.*\(a-b\).*--activate/)]);
+
+    const activate = ['site', 'rotate', 'authority', '--activate', ...site];
+    const unasked = await runIsobar(activate);
+    const refused = await runIsobar(activate, { answer: 'no' });
+    expect([unasked.exitCode, refused.exitCode]).toEqual([2, 2]);
+    for (const { remarks } of [unasked, refused]) {
+      expect(remarks.join('\n')).toContain('a-b (site-b)');
+      expect(remarks.join('\n')).toContain(fingerprint);
+    }
+    expect((await statusOf('site-a')).status.authority.fingerprint).toBe(before);
+
+    expect((await runIsobar(activate, { answer: 'yes' })).exitCode).toBe(0);
+    expect((await statusOf('site-a')).status.authority.fingerprint).not.toBe(before);
+    expect((await statusOf('site-a')).status.warnings).toEqual([]);
+    await runIsobar(['site', 'rotate', 'authority', ...site]);
+    expect((await runIsobar([...activate, '--yes'])).exitCode).toBe(0);
   });
 
   test('a revoked certificate is in the list that neighbours take', async () => {

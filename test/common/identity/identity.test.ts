@@ -382,7 +382,7 @@ describe('what crosses between sites', () => {
     const { document } = siteFiles(a);
     writeFileSync(document, JSON.stringify({ ...JSON.parse(read(document)), neighbours: [] }));
     const again = await createInvitation(x, 'r', 'producer');
-    expect(await fingerprintsToCompare(a, again)).toHaveLength(1);
+    expect(await fingerprintsToCompare(clock, a, again)).toHaveLength(1);
     await trustSite(clock, a, y, 'r', 'producer');
     const files = siteFiles(x);
     const authority = {

@@ -19,6 +19,7 @@ beforeEach(() => {
   parent = temporaryDirectory();
   files = siteFiles(parent.path);
   mkdirSync(join(parent.path, 'identity'));
+  writeFileSync(files.document, '{}');
 });
 afterEach(() => {
   parent[Symbol.dispose]();

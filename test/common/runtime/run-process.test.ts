@@ -137,6 +137,21 @@ describe('runProcess', () => {
     expect(process.trace()).toEqual([]);
   });
 
+  test.each([
+    ['error', [], false],
+    ['error', ['--log-level', 'info'], true],
+    ['info', [], true],
+  ])(
+    'logs what its configuration says (%s), unless the command line %j does',
+    async (logLevel, options, isLogged) => {
+      using process = run({ logLevel }, options);
+      await once(process.child, 'message');
+      process.child.kill('SIGTERM');
+      await process.exited;
+      expect(process.stderr().includes('"started"')).toBe(isLogged);
+    },
+  );
+
   test('a wrong command line prints the usage and exits 2', async () => {
     using process = run({}, ['--log-level', 'loud']);
     expect(await process.exited).toEqual([2, null]);
