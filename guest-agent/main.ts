@@ -10,6 +10,7 @@ import { SupervisedAgent } from './supervised-agent.ts';
 await runProcess({
   name: 'guest-agent',
   schema: guestAgentConfigSchema,
+  dataDirectoryOf: ({ dataDirectory }) => dataDirectory,
   ownsParentChannel: (config) => config.fuseBackend === 'dev-fuse',
   build: (config, deps) =>
     config.fuseBackend === 'dev-fuse'

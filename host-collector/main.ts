@@ -7,5 +7,6 @@ await runProcess({
   name: 'host-collector',
   schema: hostCollectorConfigSchema,
   logLevelOf: ({ logLevel }) => logLevel,
+  dataDirectoryOf: ({ dataDirectory }) => dataDirectory,
   build: (config, deps) => buildHostCollector(config, deps).service,
 });

@@ -5,5 +5,6 @@ import { primarySiteConfigSchema } from './primary-site-config.ts';
 await runProcess({
   name: 'primary-site',
   schema: primarySiteConfigSchema,
+  dataDirectoryOf: ({ dataDirectory }) => dataDirectory,
   build: (config, dependencies) => buildPrimarySite(config, dependencies).service,
 });

@@ -7,6 +7,7 @@ export function runRelay(): Promise<void> {
   return runProcess({
     name: 'relay',
     schema: relayConfigSchema,
+    dataDirectoryOf: ({ dataDirectory }) => dataDirectory,
     logLevelOf: ({ logLevel }) => logLevel,
     build: (config, deps) => buildRelay(config, deps).service,
   });

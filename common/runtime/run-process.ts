@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { z } from 'zod';
 
 import { ConfigError, exitCodeConfig, loadConfig } from '../config/load-config.ts';
+import { lockDataDirectory } from '../sqlite/data-directory-lock.ts';
 import { SystemClock, type Clock } from './clock.ts';
 import { createLog, logLevels, type Log, type LogLevel } from './log.ts';
 import { OperatingError } from './operating-error.ts';
@@ -36,6 +37,8 @@ export interface Program<Schema extends z.ZodType> {
   readonly ownsParentChannel?: (config: z.output<Schema>) => boolean;
   /** What the configuration says of it; the command line says more. */
   readonly logLevelOf?: (config: z.output<Schema>) => LogLevel;
+  /** What no two processes of this program may work in at a time. */
+  readonly dataDirectoryOf?: (config: z.output<Schema>) => string;
   /** Only constructs; work begins with `start`. */
   build(config: z.output<Schema>, dependencies: ProcessDependencies): Service;
 }
@@ -84,6 +87,9 @@ export async function runProcess<Schema extends z.ZodType>(
       },
     });
     const { request: requestStop } = signals;
+    const directory = program.dataDirectoryOf?.(config);
+    // Held until the process ends, in whatever way.
+    if (directory !== undefined) lockDataDirectory(directory, program.name, log);
     const random = new SystemRandom();
     const service = program.build(config, {
       configPath: options.configPath,

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 
 import { z } from 'zod';
 
@@ -14,12 +15,14 @@ const schema = z.strictObject({
     .default('good'),
   /** Gets a line for each step of the life cycle. */
   tracePath: z.string(),
+  dataDirectory: z.string().optional(),
   logLevel: z.enum(logLevels).optional(),
 });
 
 await runProcess({
   name: 'fixture',
   schema,
+  dataDirectoryOf: ({ dataDirectory, tracePath }) => dataDirectory ?? dirname(tracePath),
   logLevelOf: ({ logLevel }) => logLevel ?? 'info',
   build: (config, { clock }) => {
     const trace = (step: string): void => {

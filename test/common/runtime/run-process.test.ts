@@ -152,6 +152,21 @@ describe('runProcess', () => {
     },
   );
 
+  test('two processes never work in one data directory; after kill -9 the next may at once', async () => {
+    using directory = temporaryDirectory();
+    const config = { dataDirectory: directory.path };
+    using first = run(config);
+    await once(first.child, 'message');
+    using second = run(config);
+    expect(await second.exited).toEqual([1, null]);
+    expect(second.stderr()).toContain(`another fixture works in ${directory.path}: stop it first`);
+    expect(second.trace()).toEqual([]);
+    first.child.kill('SIGKILL');
+    await first.exited;
+    using third = run(config);
+    expect(await once(third.child, 'message')).toEqual([{ kind: 'ready' }, undefined]);
+  });
+
   test('a wrong command line prints the usage and exits 2', async () => {
     using process = run({}, ['--log-level', 'loud']);
     expect(await process.exited).toEqual([2, null]);
