@@ -14,7 +14,6 @@ import { ControlServer } from '../common/control/control-server.ts';
 import { SystemClock, type Clock } from '../common/runtime/clock.ts';
 import { silentLog, type Log } from '../common/runtime/log.ts';
 import { makeDirectory } from '../common/runtime/make-directory.ts';
-import { PacedLog } from '../common/runtime/paced-log.ts';
 import { PruningService } from '../common/runtime/pruning-service.ts';
 import { SystemRandom, type Random } from '../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../common/runtime/service.ts';
@@ -55,8 +54,7 @@ export function buildPrimarySite(
 ): PrimarySite {
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
-  // Neighbours can cause warnings as often as they like.
-  const log = new PacedLog(overrides.log ?? silentLog, clock);
+  const log = overrides.log ?? silentLog;
   const deps = { clock, random, log, configPath: overrides.configPath };
   const store = buildStore(config, deps);
   const { relation } = config;

@@ -151,12 +151,12 @@ describe('the documents', () => {
     expect(read('.ci/run')).toMatch(/^set -euo pipefail$/m);
   });
 
-  test('the budgets of .ci/run add up to 25 minutes at most', () => {
+  test('the budgets of .ci/run add up to less than 40 minutes', () => {
     const minutes = Array.from(read('.ci/run').matchAll(/^step (\d+) /gm), ([, budget]) =>
       Number(budget),
     );
     expect(minutes.length).toBeGreaterThan(5);
-    expect(minutes.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(25);
+    expect(minutes.reduce((sum, each) => sum + each, 0)).toBeLessThan(40);
     const kinds = Array.from(
       read('scripts/test.mjs').matchAll(/^ {2}\['[a-z0-9]+', (\d+)\],$/gm),
       ([, budget]) => Number(budget),

@@ -61,7 +61,7 @@ export interface RefusedPeer {
 /** A peer that is refused over and over is written of this often. */
 const refusalIntervalMs = 60_000;
 /** Peers and reasons that are told apart within it; all further ones are one. */
-const refusalKindsMax = 64;
+const refusalKindsMax = 16;
 const otherPeers = 'others';
 
 interface ToldRefusal {

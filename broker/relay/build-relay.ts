@@ -7,7 +7,6 @@ import { relayPaths, type RelayStatus } from '../../common/control/relay-answer.
 import { SystemClock, type Clock } from '../../common/runtime/clock.ts';
 import { createLog, type Log } from '../../common/runtime/log.ts';
 import { makeDirectory } from '../../common/runtime/make-directory.ts';
-import { PacedLog } from '../../common/runtime/paced-log.ts';
 import { SystemRandom, type Random } from '../../common/runtime/random.ts';
 import { ServiceGroup, type Service } from '../../common/runtime/service.ts';
 import { siteServicesOf, type SiteServices } from '../../common/site-control/site-services.ts';
@@ -56,8 +55,7 @@ export function buildRelay(
 ): { readonly service: Service; readonly relay: Relay } {
   const clock = overrides.clock ?? new SystemClock();
   const random = overrides.random ?? new SystemRandom();
-  // Neighbours can cause warnings as often as they like.
-  const log = new PacedLog(overrides.log ?? createLog('relay', config.logLevel), clock);
+  const log = overrides.log ?? createLog('relay', config.logLevel);
   const deps = { clock, random, log, configPath: overrides.configPath };
   makeDirectory(config.dataDirectory, 0o700);
   const database = openSoundDatabase(

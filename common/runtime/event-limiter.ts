@@ -1,9 +1,16 @@
-import { TokenBucket } from './token-bucket.ts';
+import { TokenBucket, type Quota } from './token-bucket.ts';
 
-/** Lines of one event at once, and then in each second. */
-const quota = { burst: 100, perSecond: 5 };
-/** Events that are told apart; when there are more, all begin anew. */
+/** Lines of one event at once, and in the long run. */
+export const eventQuotas = {
+  /** Warnings and errors: what a peer can make happen without end. */
+  trouble: { burst: 20, perSecond: 0.2 },
+  /** The life cycle. */
+  progress: { burst: 100, perSecond: 5 },
+} as const satisfies Readonly<Record<string, Quota>>;
+
+/** Events that are told apart; all further ones share one state, as their names may be made up. */
 const eventsMax = 1_024;
+const otherEvents = '';
 
 interface EventState {
   readonly bucket: TokenBucket;
@@ -11,9 +18,8 @@ interface EventState {
 }
 
 /**
- * Bounds how often each event is logged: 100 at once, 5 a second for ever, so that what happens a few times is seen each
- * time and what a peer can make happen without end costs a bounded number of lines. Events of different keys don't touch
- * each other.
+ * Bounds how often each event is logged, so that what happens a few times is seen each time, and what a peer can make happen
+ * without end costs a bounded number of lines. Events of different keys don't touch each other.
  */
 export class EventLimiter {
   readonly #monotonicMs: () => number;
@@ -24,9 +30,9 @@ export class EventLimiter {
   }
 
   /** Undefined when the event is to be left out; else how many were since it was last admitted. */
-  admit(key: string): number | undefined {
+  admit(key: string, quota: Quota): number | undefined {
     const nowMs = this.#monotonicMs();
-    const state = this.#stateOf(key, nowMs);
+    const state = this.#stateOf(key, quota, nowMs);
     if (!state.bucket.take(nowMs)) {
       state.suppressedCount += 1;
       return undefined;
@@ -36,12 +42,13 @@ export class EventLimiter {
     return suppressedCount;
   }
 
-  #stateOf(key: string, nowMs: number): EventState {
-    const known = this.#states.get(key);
-    if (known !== undefined) return known;
-    if (this.#states.size >= eventsMax) this.#states.clear();
-    const state = { bucket: new TokenBucket(quota, nowMs), suppressedCount: 0 };
-    this.#states.set(key, state);
+  #stateOf(key: string, quota: Quota, nowMs: number): EventState {
+    const kept = this.#states.has(key) || this.#states.size < eventsMax ? key : otherEvents;
+    const state = this.#states.get(kept) ?? {
+      bucket: new TokenBucket(quota, nowMs),
+      suppressedCount: 0,
+    };
+    this.#states.set(kept, state);
     return state;
   }
 }

@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 
-import { EventLimiter } from './event-limiter.ts';
+import { EventLimiter, eventQuotas } from './event-limiter.ts';
 
 /** Fields of a log event; durations, sizes and counts carry their unit in the name. */
 export type LogFields = Readonly<Record<string, unknown>>;
@@ -76,7 +76,8 @@ class PinoLog implements Log {
   #write(level: 'error' | 'warn' | 'info', event: string, fields: LogFields): void {
     const { relation } = fields;
     const key = typeof relation === 'string' ? `${event} ${relation}` : event;
-    const suppressedCount = this.#limiter.admit(key);
+    const quota = level === 'info' ? eventQuotas.progress : eventQuotas.trouble;
+    const suppressedCount = this.#limiter.admit(key, quota);
     if (suppressedCount === undefined) return;
     this.#logger[level](suppressedCount === 0 ? fields : { ...fields, suppressedCount }, event);
   }

@@ -13,7 +13,6 @@ import type { CollectorNeighbour } from '../../common/control/collector-answer.t
 import type { SigningIdentity } from '../../common/identity/tls-identity.ts';
 import type { Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
-import { PacedLog } from '../../common/runtime/paced-log.ts';
 import { PruningService } from '../../common/runtime/pruning-service.ts';
 import type { Random } from '../../common/runtime/random.ts';
 import type { Service } from '../../common/runtime/service.ts';
@@ -62,9 +61,7 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
     },
   );
   const streamLog = new StreamLog({ ...deps, protector });
-  // Neighbours can cause warnings as often as they like.
-  const log = new PacedLog(deps.log, deps.clock);
-  const transports = transportsOf(config, { ...deps, log });
+  const transports = transportsOf(config, deps);
   const { trust } = transports;
   const allows = policyOf(config);
   const cursors = new LogCursors({ ...deps, mayHave: allows });
@@ -74,7 +71,7 @@ export function mqttStreams(deps: Deps, config: HostCollectorConfig): StreamPart
   const producers = byTransport(links).map(
     ([transport, relations]) =>
       new Producer(
-        { ...deps, log, transport, streamLog, cursors, allows, losses, ...statements },
+        { ...deps, transport, streamLog, cursors, allows, losses, ...statements },
         { ...producerDefaults, relations },
       ),
   );
