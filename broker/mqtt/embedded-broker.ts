@@ -1,16 +1,11 @@
 import { createServer, type Server, type Socket } from 'node:net';
 
-import {
-  Aedes,
-  type AedesOptions,
-  type AedesPublishPacket,
-  type Client,
-  type PublishPacket,
-} from 'aedes';
+import { Aedes, type AedesPublishPacket, type Client } from 'aedes';
 
 import type { Cancel, Clock } from '../../common/runtime/clock.ts';
 import type { Log } from '../../common/runtime/log.ts';
 import { frameBytesMax } from '../../common/wire/frame-codec.ts';
+import { ClientRights, filtersOf } from './client-rights.ts';
 import { hostAndPortOf, listen } from './listen.ts';
 import {
   MqttError,
@@ -22,11 +17,9 @@ import {
   NeighbourListener,
   Refusals,
   type NeighbourListenerOptions,
-  type RefusalReason,
 } from './neighbour-listener.ts';
-import { mayPublish, mayRead, type Neighbour } from './neighbour-rights.ts';
+import type { Neighbour } from './neighbour-rights.ts';
 import { guardPacketSize } from './packet-size-guard.ts';
-import { PublishPacer } from './publish-pacer.ts';
 import { sparePacketCache } from './spare-packet-cache.ts';
 import { topicMatches } from './topics.ts';
 
@@ -60,8 +53,6 @@ interface LocalSubscription {
 const connectPacketTimeoutMs = 5_000;
 /** Of a local client: the largest frame, and what is around it. */
 const localPacketBytesMax = frameBytesMax + 65_536;
-/** Filters of one neighbour's client; a relation needs four. */
-const filtersPerClientMax = 64;
 
 /**
  * An MQTT broker in this process (Aedes), and the transport of whoever runs it: no socket in between. Neighbours get
@@ -77,15 +68,8 @@ export class EmbeddedBroker implements MqttTransport {
   /** Of this process; they outlast a restart, as a client's do. */
   readonly #subscriptions = new Set<LocalSubscription>();
   readonly #refusals: Refusals;
-  readonly #localSockets = new WeakSet<object>();
-  readonly #neighbours = new WeakMap<object, Neighbour>();
-  readonly #clock: Clock | undefined;
-  /** By relation. */
-  readonly #neighbourPacers = new Map<string, PublishPacer>();
-  readonly #localPacers = new WeakMap<object, PublishPacer>();
+  readonly #rights: ClientRights;
   readonly #clients = new Set<Client>();
-  /** Why a connection ended: Aedes goes on with the packets, and filters of a packet, that it has read already. */
-  readonly #refused = new WeakMap<object, Error>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
   #neighbourListener: NeighbourListener | undefined;
@@ -96,9 +80,9 @@ export class EmbeddedBroker implements MqttTransport {
     options: EmbeddedBrokerOptions = embeddedBrokerDefaults,
   ) {
     this.#log = deps.log;
-    this.#clock = deps.clock;
     this.#options = options;
     this.#refusals = new Refusals(deps);
+    this.#rights = new ClientRights(deps.clock, this.#refusals);
   }
 
   get isConnected(): boolean {
@@ -138,13 +122,13 @@ export class EmbeddedBroker implements MqttTransport {
       connectTimeout: connectPacketTimeoutMs,
       drainTimeout: this.#options.drainTimeoutMs,
       heartbeatInterval: 60_000,
-      ...this.#authorization(),
+      ...this.#rights.handlers(),
     });
     const authorizePublish = aedes.authorizePublish.bind(aedes);
     aedes.authorizePublish = (client, packet, done) => {
-      const refusal = this.#publishRefusal(client, packet);
+      const refusal = this.#rights.publishRefusal(client, packet);
       if (refusal === undefined) {
-        this.#pace(client, () => {
+        this.#rights.pace(client, () => {
           authorizePublish(
             client,
             Object.assign(packet, { brokerId: sequenceOf(packet.qos) }),
@@ -186,7 +170,7 @@ export class EmbeddedBroker implements MqttTransport {
 
   async #listenLocally(aedes: Aedes): Promise<void> {
     const server = createServer({ noDelay: true }, (socket) => {
-      this.#localSockets.add(socket);
+      this.#rights.addLocal(socket);
       guardPacketSize(socket, localPacketBytesMax, () => {
         this.#refusals.add('packet-too-large', {});
       });
@@ -200,7 +184,7 @@ export class EmbeddedBroker implements MqttTransport {
   async #listenToNeighbours(aedes: Aedes): Promise<void> {
     if (this.#options.neighbours === undefined) return;
     const onNeighbour = (socket: Socket, neighbour: Neighbour): void => {
-      this.#neighbours.set(socket, neighbour);
+      this.#rights.addNeighbour(socket, neighbour);
       this.#handle(aedes, socket);
     };
     const deps = { refusals: this.#refusals, onNeighbour };
@@ -237,87 +221,6 @@ export class EmbeddedBroker implements MqttTransport {
     for (const socket of this.#sockets) socket.destroy();
     await closed;
     await neighboursClosed;
-  }
-
-  /** Local clients may do anything; a client that is neither local nor a known neighbour may do nothing. */
-  #authorization(): Partial<AedesOptions> {
-    return {
-      preConnect: (client, packet, done) => {
-        if (this.#isLocal(client)) {
-          done(null, true);
-          return;
-        }
-        const neighbour = this.#neighbours.get(client.conn);
-        // Clean sessions without a will leave nothing behind in the broker.
-        if (neighbour === undefined || !packet.clean || packet.will !== undefined) {
-          done(this.#refuse('protocol', client), false);
-          return;
-        }
-        // A client id that is in use takes over its connection: no neighbour may choose one of somebody else.
-        packet.clientId = `${neighbour.relation}/${packet.clientId}`;
-        done(null, true);
-      },
-      authorizeSubscribe: (client, subscription, done) => {
-        if (this.#isLocal(client)) {
-          done(null, subscription);
-          return;
-        }
-        const neighbour = this.#neighbours.get(client.conn);
-        if (neighbour === undefined || !mayRead(neighbour, subscription.topic)) {
-          done(this.#refuse('subscribe-not-allowed', client));
-        } else if (filtersOf(client).length >= filtersPerClientMax) {
-          done(this.#refuse('protocol', client));
-        } else {
-          done(null, subscription);
-        }
-      },
-      authorizeForward: (client, packet) => {
-        if (this.#isLocal(client)) return packet;
-        const neighbour = this.#neighbours.get(client.conn);
-        return neighbour !== undefined && mayRead(neighbour, packet.topic) ? packet : null;
-      },
-    };
-  }
-
-  #publishRefusal(client: Client | null, packet: PublishPacket): Error | undefined {
-    if (client === null || this.#isLocal(client)) return undefined;
-    const neighbour = this.#neighbours.get(client.conn);
-    if (neighbour === undefined || !mayPublish(neighbour, packet.topic)) {
-      return this.#refuse('publish-not-allowed', client);
-    }
-    return packet.retain || packet.qos > 1 ? this.#refuse('protocol', client) : undefined;
-  }
-
-  #pace(client: Client | null, go: () => void): void {
-    const pacer = client === null ? undefined : this.#pacerOf(client);
-    if (pacer === undefined) go();
-    else pacer.pass(go);
-  }
-
-  #pacerOf({ conn }: Client): PublishPacer | undefined {
-    if (this.#clock === undefined) return undefined;
-    const relation = this.#neighbours.get(conn)?.relation;
-    const known =
-      relation === undefined ? this.#localPacers.get(conn) : this.#neighbourPacers.get(relation);
-    const pacer = known ?? new PublishPacer(this.#clock);
-    if (relation === undefined) this.#localPacers.set(conn, pacer);
-    else this.#neighbourPacers.set(relation, pacer);
-    return pacer;
-  }
-
-  #isLocal(client: Client): boolean {
-    return this.#localSockets.has(client.conn);
-  }
-
-  /** Ends the connection; counted and logged once for each. Aedes calls no handler further for the error. */
-  #refuse(reason: RefusalReason, { conn }: Client): Error {
-    const known = this.#refused.get(conn);
-    if (known !== undefined) return known;
-    const refusal = new Error(reason);
-    this.#refused.set(conn, refusal);
-    this.#refusals.add(reason, this.#neighbours.get(conn) ?? {});
-    conn.destroy();
-    return refusal;
   }
 
   /** At the broker, which is all that QoS 1 promises, it is at once: so all messages take one way and keep their order. */
@@ -405,12 +308,4 @@ function publishFailed(topic: string, cause: Error): MqttError {
     retryable: true,
     cause,
   });
-}
-
-/** Aedes keeps subscriptions by filter. */
-function filtersOf(client: Client): readonly string[] {
-  const subscriptions: unknown = 'subscriptions' in client ? client.subscriptions : undefined;
-  return typeof subscriptions === 'object' && subscriptions !== null
-    ? Object.keys(subscriptions)
-    : [];
 }
