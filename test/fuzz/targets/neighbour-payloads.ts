@@ -84,6 +84,9 @@ function addressedTo(topic: number, payload: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([topic]), payload]);
 }
 
+/** Both ends are in this process: all epochs that are known are asked for, and answered, within one input. */
+const bounds = { epochsMax: 512, reportIntervalMs: 5 };
+
 /** A consumer whose sink keeps nothing but the newest seq. */
 class CountedConsumer {
   readonly consumer: Consumer;
@@ -100,7 +103,7 @@ class CountedConsumer {
     };
     this.consumer = new Consumer(
       { transport: broker, sink, clock, random, log },
-      { ...consumerDefaults, relation, storedBy: 'final-reader', reportIntervalMs: 5 },
+      { ...consumerDefaults, ...bounds, relation, storedBy: 'final-reader' },
     );
   }
 }
