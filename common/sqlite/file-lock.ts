@@ -18,6 +18,8 @@ export function tryToLockFile(path: string): FileLock | undefined {
   try {
     createPrivately(path);
     database = new Sqlite(path, { timeout: 0 });
+    // Nothing is written, so there is nothing to keep a file for.
+    database.pragma('journal_mode = MEMORY');
     database.exec('BEGIN EXCLUSIVE');
   } catch (cause) {
     database?.close();

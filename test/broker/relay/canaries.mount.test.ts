@@ -199,7 +199,7 @@ describeUnless(
         for (const part of parts) expect(canariesIn(wire, tracesOf(chain, part))).toEqual([]);
 
         const { by, from } = received(chain, hop);
-        const neighbour = { name: siteName(sources[hop]), topic: `n/${hop}/down/live` };
+        const neighbour = { name: siteName(sources[hop]), topic: `n/${hop}/down/` };
         expect(canariesIn(by, neighbour)).toEqual(['name', 'topic']);
         expect(canariesIn(Buffer.concat([by, from]), planted)).toEqual([]);
         expect(canariesIn(by, machineTraces())).toEqual([]);

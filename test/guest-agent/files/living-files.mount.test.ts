@@ -347,6 +347,7 @@ describeUnless(fuseObstacle(), 'who may open what the agent makes', () => {
       expect(paths.map((each) => basename(each)).toSorted()).toEqual([
         'channel.sock',
         'control.sock',
+        'guest-agent.lock',
         ...['encrypted', 'unencrypted'].flatMap((area) =>
           ['', '-instance', '-shm', '-wal'].map((suffix) => `${area}.db${suffix}`),
         ),
