@@ -262,6 +262,7 @@ describeUnless(rootObstacle() ?? backendObstacle('dev-fuse'), 'isobar up', () =>
       'host-collector producer',
       'primary-site consumer',
       'primary-site store',
+      'primary-site losses',
       'primary-site json-topics',
     ]);
     const counted = (process: string, stage: string): StatusReport['stages'][number] => {
