@@ -40,7 +40,7 @@ export const consumerDefaults: Omit<ConsumerOptions, 'relation' | 'storedBy'> = 
   creditBytes: 512 * 1_024,
   queriesMax: 4,
   announcedGraceMs: 250,
-  epochsMax: 8_192,
+  epochsMax: 32_768,
   runsPerEpochMax: 4_096,
   queryTimeoutMs: 5_000,
   // The producer makes them durable with its next announcement, each second: more often would only cost.
