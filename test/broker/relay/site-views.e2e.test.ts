@@ -161,13 +161,14 @@ describe('what a site sees, as processes', () => {
     await sites.addVm('source', vm('vm3'));
     await show('wide', 'vm1 running true,vm2 running true,vm3 running true');
     await show('narrow', 'vm1 running true,vm3 running true');
+    const vmsOf = async (name: string): Promise<Set<string>> =>
+      new Set((await sites.readings(name)).map((reading) => reading.vm));
+    await eventually(async () => (await vmsOf('wide')).has('vm3'), timeout);
     await sites.removeVm('source', 'vm3');
     await show('wide', 'vm1 running true,vm2 running true,vm3 ended true');
     await show('narrow', 'vm1 running true,vm3 ended true');
     await show('choosy', 'vm2 running true');
     expect(await sites.readings('narrow')).toEqual([]);
-    const vmsOf = async (name: string): Promise<Set<string>> =>
-      new Set((await sites.readings(name)).map((reading) => reading.vm));
     expect(await vmsOf('wide')).toEqual(new Set(['vm1', 'vm2', 'vm3']));
     expect(await vmsOf('choosy')).toEqual(new Set(['vm2']));
   });
