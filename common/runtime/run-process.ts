@@ -88,7 +88,6 @@ export async function runProcess<Schema extends z.ZodType>(
     });
     const { request: requestStop } = signals;
     const directory = program.dataDirectoryOf?.(config);
-    // Held until the process ends, in whatever way.
     if (directory !== undefined) lockDataDirectory(directory, program.name, log);
     const random = new SystemRandom();
     const service = program.build(config, {

@@ -2,7 +2,7 @@ import Sqlite from 'better-sqlite3';
 
 import { createPrivately, DatabaseError, isBusy } from './database.ts';
 
-/** A lock that is held until it is released, or until its process ends in whatever way. */
+/** A lock that is held until it is released, until nothing refers to it, or until its process ends in whatever way. */
 export interface FileLock {
   release(): void;
 }

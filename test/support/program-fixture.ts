@@ -1,5 +1,9 @@
+import assert from 'node:assert';
 import { writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 import { z } from 'zod';
 
@@ -9,15 +13,33 @@ import { runProcess } from '../../common/runtime/run-process.ts';
 
 /** A real process for tests of the life cycle; how it misbehaves is its configuration. */
 const schema = z.strictObject({
-  /** `start` fails, `stop` fails, `stop` never ends, or it crashes once running. */
+  /** What nothing refers to is collected in `start`; `start` fails, `stop` fails, `stop` never ends, or it crashes once running. */
   behaviour: z
-    .enum(['good', 'fails-to-start', 'fails-to-stop', 'hangs-in-stop', 'crashes'])
+    .enum([
+      'good',
+      'collects-garbage',
+      'fails-to-start',
+      'fails-to-stop',
+      'hangs-in-stop',
+      'crashes',
+    ])
     .default('good'),
   /** Gets a line for each step of the life cycle. */
   tracePath: z.string(),
   dataDirectory: z.string().optional(),
   logLevel: z.enum(logLevels).optional(),
 });
+
+/** Twice, with a turn of the event loop in between: objects of native code go in the second. */
+async function collectGarbage(): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  const collect: unknown = runInNewContext('gc');
+  assert(typeof collect === 'function');
+  for (let count = 0; count < 2; count += 1) {
+    collect();
+    await setImmediate();
+  }
+}
 
 await runProcess({
   name: 'fixture',
@@ -31,8 +53,9 @@ await runProcess({
     let cancelHeartbeat: NodeJS.Timeout | undefined;
     return {
       name: 'fixture',
-      start: () => {
+      start: async () => {
         trace('start');
+        if (config.behaviour === 'collects-garbage') await collectGarbage();
         if (config.behaviour === 'fails-to-start') {
           throw new OperatingError('port-taken', 'port 1 is taken: choose another');
         }
@@ -42,7 +65,6 @@ await runProcess({
             throw new Error('a bug');
           });
         }
-        return Promise.resolve();
       },
       stop: async () => {
         trace('stop');

@@ -155,7 +155,7 @@ describe('runProcess', () => {
   test('two processes never work in one data directory; after kill -9 the next may at once', async () => {
     using directory = temporaryDirectory();
     const config = { dataDirectory: directory.path };
-    using first = run(config);
+    using first = run({ ...config, behaviour: 'collects-garbage' });
     await once(first.child, 'message');
     using second = run(config);
     expect(await second.exited).toEqual([1, null]);
